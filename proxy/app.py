@@ -1,0 +1,485 @@
+"""The composition root: makes every part once, starts them in order, stops them in the opposite order.
+
+Owns: wiring, start and stop order, where time and chance come from.
+Knows nothing of: any rule.
+
+Start: open the store, read the routing table, adopt what still runs, listen, then resume what was left open. Nothing is
+answered before the table is filled, and nothing is decided before the runtimes have told what outlived us.
+Stop: stop listening and drain, stop leasing, stop the loops, flush signs of life, let go of runtimes, close the store.
+"""
+
+import random
+import secrets
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from proxy.clock import Jump, Now, SystemClock
+from proxy.config import Config
+from proxy.core.addresses import AddressPolicy, read_url
+from proxy.core.decision import Trigger
+from proxy.core.deferral import RetryPolicy
+from proxy.core.errors import CallerError
+from proxy.core.tokens import TokenKind, digest, new_token
+from proxy.core.workspace import Workspace
+from proxy.forward import UpstreamFailure
+from proxy.forward.pool import Pool, PoolSettings
+from proxy.loops.background import Background
+from proxy.loops.beats import Beats
+from proxy.loops.coordinator import Coordinator
+from proxy.loops.deferring import Deferring, QueueRules
+from proxy.loops.dialing import Dialer, DialRules
+from proxy.loops.enrolling import Enrolling
+from proxy.loops.gate import Gate
+from proxy.loops.hosting import Hosting
+from proxy.loops.readiness import Readiness
+from proxy.loops.records import Records
+from proxy.loops.replayer import Replayer
+from proxy.loops.routing import Route, Routing
+from proxy.loops.sweeper import Sweeper
+from proxy.loops.tasks import Tasks
+from proxy.runtimes import Exited, RuntimeContext
+from proxy.store import Store, TokenRecord
+from proxy.store.sqlite import SqliteStore
+from proxy.store.vault import Vault, key_from_file
+from proxy.telemetry import EventName, Telemetry
+from proxy.web import bodies
+from proxy.web.admin import Admin
+from proxy.web.auth import Auth
+from proxy.web.calls import Calls, Limits
+from proxy.web.queue import Queue
+from proxy.web.registry import Registry
+from proxy.web.server import Server
+from proxy.web.undelivered import Manners, Undelivered
+
+CYCLES_REMEMBERED = timedelta(hours=1)
+SHOWN_PREFIX = 8
+LEASE_SWEEP = 5.0
+EXPIRY_SWEEP = 5.0
+RETENTION_SWEEP = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """Where it listens, and the admin token if one was made at this very start."""
+
+    host: str
+    port: int
+    new_admin_token: str | None
+
+    @property
+    def url(self) -> str:
+        """The address as a URL."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+class App:
+    """One Holdfast. Tests start the same one that `holdfast serve` starts."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        now: Now | None = None,
+        chance: random.Random | None = None,
+        telemetry: Telemetry | None = None,
+        store: Store | None = None,
+    ) -> None:
+        self.config = config
+        self._chance = chance or random.SystemRandom()
+        self.now: Now = now or SystemClock(on_jump=self._on_jump)
+        self.telemetry = telemetry or Telemetry(self.now)
+        self.store: Store = store or SqliteStore(config.data, busy_timeout=config.store.busy_timeout)
+        self.routing = Routing(config)
+        self.background = Background(self.telemetry)
+        self._serving: Serving | None = None
+        self._started = False
+
+    # Start and stop
+
+    async def start(self) -> Serving:
+        """Open, adopt, listen, resume.
+
+        Raises:
+            StoreFailure: the database cannot be used; its reason says why.
+            OSError: the address cannot be listened on.
+        """
+        await self.store.open()
+        try:
+            return await self._start()
+        except BaseException:
+            await self.stop(drain=0)
+            raise
+
+    async def _start(self) -> Serving:
+        config, now = self.config, self.now()
+        self._wire()
+        completed = timedelta(seconds=config.queue.idempotency_retention)
+        self.routing.fill(
+            await self.store.snapshot(restarts_since=now - CYCLES_REMEMBERED, completed_since=now - completed)
+        )
+        made = await self._admin_token()
+        self._doors()
+        host, port = await self.server.start(config.host, config.port)
+        self._serving = Serving(host=host, port=port, new_admin_token=made)
+        self._started = True
+        self.telemetry.emit(EventName.PROXY_STARTED, fields={"url": self._serving.url, "data": str(config.data)})
+        for warning in config.warnings:
+            self.telemetry.emit(EventName.CONFIG_WARNING, fields={"warning": warning})
+        await self._resume()
+        self._tick()
+        return self._serving
+
+    async def stop(self, drain: float | None = None) -> None:
+        """Drain and stop; idempotent."""
+        if self._started:
+            self.telemetry.emit(EventName.PROXY_STOPPING)
+            await self.replayer.stop()
+            await self.server.stop(self.config.server.drain_seconds if drain is None else drain)
+            await self.background.aclose()
+            await self.gate.aclose()
+            await self.beats.flush()
+            await self.hosting.aclose()
+            await self.pool.aclose()
+            self._started = False
+        await self.store.aclose()
+        self.telemetry.emit(EventName.PROXY_STOPPED)
+
+    # Wiring
+
+    def _wire(self) -> None:
+        config, store, now = self.config, self.store, self.now
+        self.owner = owner_of(config.state_dir)
+        self.pool = Pool(
+            AddressPolicy(allow=config.upstream_allow),
+            PoolSettings(connections_per_origin=config.upstream.max_connections, keepalive=config.upstream.keep_alive),
+        )
+        self.hosting = Hosting(
+            RuntimeContext(now=now, data_dir=config.state_dir, on_exit=self._on_exit, owner=self.owner),
+            self.pool,
+            probe_timeout=config.probe.timeout,
+        )
+        self.records = Records(store, self.routing, now)
+        self.dialer = Dialer(
+            self.pool,
+            DialRules(
+                connect_timeout=config.upstream.connect_timeout,
+                idle_timeout=config.upstream.idle_timeout,
+                head_limit=config.server.head_limit,
+            ),
+            now,
+        )
+        self.deferring = Deferring(
+            store=store,
+            routing=self.routing,
+            vault=Vault([vault_key(config)]),
+            now=now,
+            telemetry=self.telemetry,
+            chance=self._chance,
+            new_id=self._new_id,
+            rules=QueueRules(
+                rows=config.queue.rows,
+                bytes=config.queue.bytes,
+                ttl=config.queue.ttl,
+                idempotency_retention=config.queue.idempotency_retention,
+            ),
+        )
+        self.tasks = Tasks(
+            store=store,
+            deferring=self.deferring,
+            dialer=self.dialer,
+            now=now,
+            answer_limit=config.server.answer_limit,
+        )
+        self._wire_loops()
+
+    def _wire_loops(self) -> None:
+        config, store, now = self.config, self.store, self.now
+        self.beats = Beats(store=store, records=self.records, routing=self.routing, now=now, ring=self._ring)
+        self.gate = Gate(
+            store=store,
+            records=self.records,
+            now=now,
+            telemetry=self.telemetry,
+            inspect=self.hosting.inspect,
+            tells=self.hosting.tells,
+            flush_signs=self.beats.flush,
+            probe_timeout=config.probe.timeout,
+        )
+        policy = config.liveness_policy()
+        self.coordinator = Coordinator(
+            store=store,
+            records=self.records,
+            routing=self.routing,
+            runtimes=self.hosting.runtime,
+            background=self.background,
+            now=now,
+            telemetry=self.telemetry,
+            mint=self._mint_child,
+            chance_boot_id=self._new_id,
+            own_url=self._own_url,
+            owner=self.owner,
+            lease=config.restart.lease,
+            stop_grace=config.restart.stop_grace,
+            provisioning_timeout=policy.provisioning_timeout,
+        )
+        self.readiness = Readiness(
+            records=self.records,
+            background=self.background,
+            now=now,
+            telemetry=self.telemetry,
+            probe=self.hosting.probe,
+            ring=self._recovered,
+            first=config.probe.away_first,
+            factor=config.probe.away_factor,
+            cap=config.probe.away_cap,
+            provisioning_timeout=policy.provisioning_timeout,
+        )
+        self.replayer = Replayer(
+            store=store,
+            routing=self.routing,
+            deferring=self.deferring,
+            tasks=self.tasks,
+            dialer=self.dialer,
+            gate=self.gate,
+            background=self.background,
+            now=now,
+            telemetry=self.telemetry,
+            chance=self._chance,
+            new_token=self._new_id,
+            owner=self.owner,
+            lease=config.queue.lease,
+            retry=RetryPolicy(
+                attempts=config.queue.attempts,
+                backoff=config.queue.backoff,
+                backoff_cap=config.queue.backoff_cap,
+                gateway_backoff=config.queue.gateway_backoff,
+                gateway_ceiling=config.queue.gateway_ceiling,
+            ),
+            answer_limit=config.server.answer_limit,
+        )
+        self.sweeper = Sweeper(
+            store=store,
+            routing=self.routing,
+            deferring=self.deferring,
+            now=now,
+            retention=config.queue.retention,
+            decision_rows=config.decisions.rows,
+            decision_days=config.decisions.days,
+        )
+        self.gate.restarts = self.coordinator
+        self.coordinator.judge_again = self._judge_again
+        self.coordinator.await_ready = self.readiness.watch
+        self.readiness.on_ready = self.coordinator.on_ready
+        self.readiness.on_unready = self.coordinator.on_unready
+        self.enrolling = Enrolling(
+            store=store,
+            records=self.records,
+            routing=self.routing,
+            coordinator=self.coordinator,
+            readiness=self.readiness,
+            now=now,
+            telemetry=self.telemetry,
+            addresses=AddressPolicy(allow=config.upstream_allow),
+            check_runtime=self.hosting.check_runtime,
+            check_probe=self.hosting.check_probe,
+            mint=lambda workspace_id: self._mint(TokenKind.WORKSPACE, workspace_id),
+            look_up=self._look_up,
+            stop_compute=self._stop_compute,
+        )
+
+    def _doors(self) -> None:
+        config = self.config
+        auth = Auth(
+            self.routing,
+            admin_digest=self._admin_digest,
+            join_digest=digest(config.join_token) if config.join_token else None,
+            dev=config.dev,
+        )
+        undelivered = Undelivered(
+            store=self.store,
+            records=self.records,
+            gate=self.gate,
+            deferring=self.deferring,
+            replayer=self.replayer,
+            now=self.now,
+            telemetry=self.telemetry,
+            manners=Manners(
+                deferred_status=config.queue.deferred_status.value,
+                unmanaged_window=config.defaults.unmanaged_window,
+            ),
+        )
+        calls = Calls(
+            routing=self.routing,
+            auth=auth,
+            dialer=self.dialer,
+            tasks=self.tasks,
+            undelivered=undelivered,
+            telemetry=self.telemetry,
+            new_request_id=self._new_id,
+            public_url=config.public_url,
+            limits=Limits(body=config.server.body_limit, answer=config.server.answer_limit),
+        )
+        registry = Registry(
+            routing=self.routing,
+            auth=auth,
+            enrolling=self.enrolling,
+            beats=self.beats,
+            coordinator=self.coordinator,
+            readiness=self.readiness,
+            now=self.now,
+        )
+        queue = Queue(store=self.store, auth=auth)
+        admin = Admin(
+            routing=self.routing,
+            store=self.store,
+            auth=auth,
+            coordinator=self.coordinator,
+            enrolling=self.enrolling,
+            mint=self._mint,
+            new_request_id=self._new_id,
+            now=self.now,
+        )
+        self.server = Server(
+            calls=calls,
+            routes=[*registry.routes(), *queue.routes(), *admin.routes()],
+            telemetry=self.telemetry,
+            head_limit=config.server.head_limit,
+        )
+
+    async def _resume(self) -> None:
+        """Go on where an earlier life of this proxy stopped."""
+        for fact in await self.hosting.adopt():
+            if isinstance(fact, Exited):
+                await self.coordinator.on_exit(fact)
+        for watch in await self.store.release_owned(self.owner, self.now()):
+            if watch.adopted:
+                self.routing.watch(watch)
+        for name, table in self.config.workspaces.items():
+            await self._declare(name, table)
+        for route in self.routing:
+            self.background.spawn(self._look_after(route), name=f"resume-{route.id}")
+
+    async def _declare(self, name: str, table: Mapping[str, Any]) -> None:
+        """Take over a workspace from the configuration file."""
+        try:
+            said = bodies.take(dict(table), bodies.WorkspaceBody).said()
+            await self.enrolling.put(name, said, by_admin=True)
+        except CallerError as problem:
+            self.telemetry.emit(
+                EventName.CONFIG_WARNING, workspace=name, fields={"warning": f"[workspaces.{name}]: {problem.message}"}
+            )
+
+    async def _look_after(self, route: Route) -> None:
+        await self.coordinator.resume(route)
+        self.readiness.watch(route)
+        self.replayer.ring(route)
+
+    def _tick(self) -> None:
+        config, every = self.config, self.background.every
+        every(config.beats.flush, self.beats.flush, name="flush")
+        every(config.queue.sweep, self.replayer.sweep, name="replay-sweep")
+        every(config.queue.lease / 3, self.replayer.renew, name="renew")
+        every(min(LEASE_SWEEP, config.queue.lease), self.sweeper.leases, name="lease-sweep")
+        every(EXPIRY_SWEEP, self.sweeper.expiries, name="expiry-sweep")
+        every(RETENTION_SWEEP, self.sweeper.retention, name="retention-sweep")
+
+    # Small parts that the loops are given
+
+    def _ring(self, route: Route) -> None:
+        self.replayer.ring(route)
+
+    def _recovered(self, route: Route) -> None:
+        self.replayer.recovered(route)
+
+    async def _judge_again(self, route: Route, trigger: Trigger) -> None:
+        await self.gate.ask(route, trigger, again=True)
+
+    def _on_exit(self, exited: Exited) -> None:
+        self.background.spawn(self.coordinator.on_exit(exited), name=f"exit-{exited.workspace_id}")
+
+    def _on_jump(self, jump: Jump) -> None:
+        self.telemetry.emit(EventName.CLOCK_JUMPED, fields={"kind": jump.kind.value})
+
+    def _own_url(self) -> str:
+        if self.config.public_url:
+            return self.config.public_url
+        if self._serving is None:
+            return f"http://{self.config.host}:{self.config.port}"
+        return self._serving.url
+
+    async def _look_up(self, url: str) -> str | None:
+        """Why the addresses of a URL's name must not be dialled; None also where it does not resolve (yet)."""
+        try:
+            await self.pool.resolve(read_url(url), own_child=True)
+        except UpstreamFailure as failure:
+            return failure.detail if failure.reason == "forbidden_address" else None
+        except ValueError:
+            return None  # what is wrong with its form is said elsewhere
+        return None
+
+    def _stop_compute(self, workspace: Workspace) -> None:
+        self.background.spawn(
+            self.hosting.remove(workspace, self.config.restart.stop_grace), name=f"remove-{workspace.id}"
+        )
+
+    # Chance
+
+    def _new_id(self) -> str:
+        return uuid.UUID(int=self._chance.getrandbits(128), version=4).hex
+
+    def _mint(self, kind: TokenKind, name: str) -> tuple[str, TokenRecord]:
+        token = new_token(secrets.token_bytes)
+        return token, self._record(token, kind, name)
+
+    def _mint_child(self, workspace_id: str, incarnation: int) -> tuple[str, TokenRecord]:
+        token, record = self._mint(TokenKind.WORKSPACE, workspace_id)
+        return token, replace(record, incarnation=incarnation)
+
+    def _record(self, token: str, kind: TokenKind, name: str) -> TokenRecord:
+        return TokenRecord(
+            id=self._new_id(),
+            kind=kind.value,
+            name=name,
+            digest=digest(token),
+            prefix=token[:SHOWN_PREFIX],
+            created_at=self.now(),
+        )
+
+    async def _admin_token(self) -> str | None:
+        """Find the admin's token; make one at the first start, which is returned this once."""
+        if self.config.admin_token:
+            self._admin_digest = digest(self.config.admin_token)
+            return None
+        kept = [token for token in self.routing.tokens() if token.kind == TokenKind.ADMIN.value]
+        if kept:
+            self._admin_digest = kept[0].digest
+            return None
+        token = new_token(secrets.token_bytes)
+        record = self._record(token, TokenKind.ADMIN, "")
+        await self.store.add_token(record)
+        self.routing.add_token(record)
+        self._admin_digest = record.digest
+        return token
+
+
+def vault_key(config: Config) -> bytes:
+    """The key that seals credentials: configured, or from its file."""
+    return config.vault_key or key_from_file(config.vault_key_file)
+
+
+def owner_of(state_dir: Path) -> str:
+    """This host's identity among proxies: made once, kept beside the runtimes' state."""
+    state_dir.mkdir(parents=True, exist_ok=True)
+    path = state_dir / "owner"
+    if path.exists():
+        return path.read_text().strip()
+    name = uuid.UUID(bytes=secrets.token_bytes(16), version=4).hex
+    partial = path.with_suffix(".new")
+    partial.write_text(name + "\n")
+    partial.replace(path)
+    return name

@@ -1,0 +1,111 @@
+"""Signs of life: taken in memory at once, written together once a second.
+
+Owns: what a heartbeat changes, and the flush.
+Knows nothing of: HTTP, verdicts.
+
+Theory of operation. A beat updates the route and marks it dirty; the flush writes all dirty routes in one unit of work.
+A crash loses at most one interval of beats, which makes a workspace look older than it is by that much and no more;
+before a death is declared, this process's pending beats are flushed, and the store compares them with what was weighed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from proxy.clock import Now
+from proxy.core.decision import Trigger
+from proxy.core.lifecycle import Cause, Status, may_move
+from proxy.core.workspace import Workspace, become_ready, meet_boot
+from proxy.loops.records import Records
+from proxy.loops.routing import Route, Routing
+from proxy.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """What a heartbeat says; all of it optional. `status`: starting | ready | degraded; `agent`: up | down | unknown."""
+
+    boot_id: str | None = None
+    status: str | None = None
+    agent: str | None = None
+    active_tasks: int | None = None
+    max_concurrent: int | None = None
+    progress: int | None = None
+
+
+class Beats:
+    """Takes signs of life and writes them together."""
+
+    def __init__(
+        self, *, store: Store, records: Records, routing: Routing, now: Now, ring: Callable[[Route], None]
+    ) -> None:
+        self._store = store
+        self._records = records
+        self._routing = routing
+        self._now = now
+        self._ring = ring
+
+    async def take(self, route: Route, beat: Beat) -> None:
+        """Note a heartbeat; write the record only where it changes status or incarnation."""
+        now = self._now()
+        if beat.agent == "down":
+            if route.signs.agent_down_at is None:
+                route.signs = replace(route.signs, agent_down_at=now, last_heartbeat_at=now)
+                route.signs_dirty = True
+        else:
+            route.sign(now, heartbeat=True)
+            if beat.progress is None or beat.progress != route.signs.progress:
+                for pulse in tuple(route.pulses):
+                    pulse.touch()
+        route.signs = replace(
+            route.signs,
+            active_tasks=beat.active_tasks,
+            max_concurrent=beat.max_concurrent,
+            progress=beat.progress if beat.progress is not None else route.signs.progress,
+        )
+        was = route.workspace
+        await self._records.change(
+            route,
+            lambda known: _after_beat(known, beat, now),
+            decide=lambda after: self._records.decision(after, Trigger.REGISTRATION, _action(was, after)),
+        )
+        if beat.agent != "down" and (beat.status == "ready" or route.size.rows):
+            self._ring(route)
+
+    async def flush(self) -> None:
+        """Write every sign of life that is not written yet."""
+        dirty = [route for route in self._routing if route.signs_dirty]
+        if not dirty:
+            return
+        for route in dirty:
+            route.signs_dirty = False
+        try:
+            await self._store.record_signs({route.id: route.signs for route in dirty})
+        except BaseException:
+            for route in dirty:
+                route.signs_dirty = True
+            raise
+
+
+def _action(was: Workspace, after: Workspace) -> str:
+    if after.incarnation != was.incarnation:
+        return "new incarnation"
+    return f"status {after.status}" if after.status is not was.status else "boot_id bound"
+
+
+def _after_beat(known: Workspace, beat: Beat, now: datetime) -> Workspace | None:
+    """The record after a beat; None where it stays as it is (which is the common case, and costs no write)."""
+    after = known
+    if beat.boot_id is not None and (beat.boot_id != known.boot_id or not known.bound):
+        after = meet_boot(after, beat.boot_id, now)
+        if after is known:
+            return None  # the old life still talks after a restart began
+    if beat.agent == "down":
+        return after if after is not known else None
+    if beat.status == "ready" or (beat.status is None and known.status is Status.OFFLINE):
+        after = become_ready(after, Cause.BEAT, now)
+    elif beat.status == "degraded" and may_move(after.status, Status.DEGRADED, Cause.BEAT):
+        after = replace(after, status=Status.DEGRADED)
+    elif beat.status == "starting" and may_move(after.status, Status.STARTING, Cause.REGISTRATION):
+        after = replace(after, status=Status.STARTING, offline_rule=None)
+    return after if after is not known else None

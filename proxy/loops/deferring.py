@@ -1,0 +1,307 @@
+"""Putting requests away: one committed row, and a receipt that the caller can follow.
+
+Owns: what of a request is stored and how, the provisional ids, the retry that joins, the routing table's bookkeeping.
+Knows nothing of: why a request is deferred, how the 202 looks, who delivers later.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import msgspec
+
+from proxy.clock import Now
+from proxy.core import a2a
+from proxy.core.decision import Decision
+from proxy.core.deferral import Deferral, Priority, RawHeaders, State, StoredRequest, StoredTask
+from proxy.core.errors import CallerError, ProxyError
+from proxy.loops.routing import Route, Routing
+from proxy.store import Ending, Enqueued, Placed, QueueLimits, QueueSize, Store, StoreFailure, Watch
+from proxy.store.vault import Vault
+from proxy.telemetry import EventName, Telemetry
+
+BUSY_RETRY_AFTER = 30
+QUEUED_TEXT = "The workspace is away; the request is stored and will be delivered when it is back."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incoming:
+    """A request as it came, and what it says. `headers` are end to end, credentials included."""
+
+    call: a2a.Call
+    method: str
+    tail: str
+    headers: RawHeaders
+    body: bytes
+    caller: str | None
+    request_id: str
+    idempotency_key: str | None = None
+    priority: int = Priority.TASK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What the caller is told. `joined` says that an earlier request with the same key is answered for."""
+
+    deferral: Deferral
+    depth: int
+    joined: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueRules:
+    """Limits per workspace: rows, bytes, seconds to live, seconds in which a finished key still joins. 0 = off."""
+
+    rows: int
+    bytes: int
+    ttl: float
+    idempotency_retention: float
+
+
+class Deferring:
+    """Writes deferrals, and ends those that never run."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        routing: Routing,
+        vault: Vault,
+        now: Now,
+        telemetry: Telemetry,
+        chance: random.Random,
+        new_id: Callable[[], str],
+        rules: QueueRules,
+    ) -> None:
+        self._store = store
+        self._routing = routing
+        self._vault = vault
+        self._now = now
+        self._telemetry = telemetry
+        self._chance = chance
+        self._new_id = new_id
+        self._rules = rules
+
+    async def put(
+        self, route: Route, incoming: Incoming, *, maybe: bool, error: str | None, decision: Decision | None
+    ) -> Receipt:
+        """Put a request away; the row is committed when this returns.
+
+        Raises:
+            CallerError: the key is in use for other content (409), the queue is full (429).
+            ProxyError: the store could not commit (503, `busy`); nothing was stored.
+        """
+        deferral = self._deferral(route, incoming, maybe=maybe, error=error)
+        now = deferral.enqueued_at
+        since = None
+        if self._rules.idempotency_retention > 0:
+            since = now - timedelta(seconds=self._rules.idempotency_retention)
+        limits = QueueLimits(rows=self._rules.rows, bytes=self._rules.bytes, idempotency_since=since)
+        try:
+            line = replace(decision, receipt=deferral.id) if decision is not None else None
+            placed = await self._store.enqueue(deferral, limits=limits, decision=line)
+        except StoreFailure as problem:
+            self._telemetry.emit(
+                EventName.DEFERRAL_REFUSED,
+                workspace=route.id,
+                request_id=incoming.request_id,
+                fields={"problem": problem.reason},
+            )
+            raise queue_unavailable() from problem
+        return self._placed(route, incoming, placed)
+
+    def _placed(self, route: Route, incoming: Incoming, placed: Enqueued) -> Receipt:
+        if placed.deferral is None or placed.placed in {Placed.FULL_ROWS, Placed.FULL_BYTES}:
+            kind = "messages" if placed.placed is Placed.FULL_ROWS else "bytes"
+            raise CallerError(
+                "QUEUE_FULL",
+                f"the queue of workspace {route.id} is full ({kind})",
+                status=429,
+                retry_after=BUSY_RETRY_AFTER,
+                facts={"queue_full": True, "kind": kind, "queue_depth": placed.depth},
+            )
+        if placed.placed is Placed.CONFLICT:
+            raise key_conflict(placed.deferral.id)
+        stored = placed.deferral
+        if placed.placed is Placed.INSERTED:
+            route.size = QueueSize(rows=route.size.rows + 1, bytes=route.size.bytes + stored.size)
+            self._routing.watch(watch_of(stored))
+            self._telemetry.emit(
+                EventName.DEFERRAL_QUEUED,
+                workspace=route.id,
+                request_id=incoming.request_id,
+                receipt=stored.id,
+                fields={"depth": placed.depth, "redelivery": "maybe" if stored.maybe else "no"},
+            )
+        return Receipt(deferral=stored, depth=placed.depth, joined=placed.placed is Placed.JOINED)
+
+    def _deferral(self, route: Route, incoming: Incoming, *, maybe: bool, error: str | None) -> Deferral:
+        now = self._now()
+        call = incoming.call
+        is_a2a = call.binding is not a2a.Binding.OTHER
+        deferral_id = self._new_id()
+        key = incoming.idempotency_key or call.message_id
+        sealed, plain = split_credentials(incoming.headers)
+        context_id = call.context_id or (a2a.new_context_id(self._chance) if is_a2a else None)
+        task_id = a2a.provisional_id(self._chance) if is_a2a else None
+        task = None
+        if task_id is not None and context_id is not None:
+            said = a2a.submitted_task(call, task_id=task_id, context_id=context_id, at=now, text=QUEUED_TEXT)
+            task = StoredTask(json=said, version=call.version.value, state="submitted")
+        return Deferral(
+            id=deferral_id,
+            workspace_id=route.id,
+            caller=incoming.caller,
+            request=StoredRequest(method=incoming.method, tail=incoming.tail, headers=plain, body=incoming.body),
+            enqueued_at=now,
+            expires_at=now + timedelta(seconds=self._rules.ttl or FOREVER),
+            next_attempt_at=now,
+            priority=incoming.priority,
+            binding=call.binding.value,
+            protocol=call.version.value if is_a2a else "",
+            operation=call.operation.value,
+            streaming=call.streaming,
+            rpc_id=call.rpc_id,
+            message_id=call.message_id,
+            context_id=context_id,
+            task_id=task_id,
+            task=task,
+            idempotency_key=key if incoming.caller is not None else None,
+            digest=a2a.digest(incoming.body) if key is not None and incoming.caller is not None else None,
+            maybe=maybe,
+            attempts=1 if maybe else 0,
+            last_error=error,
+            request_id=incoming.request_id,
+            credentials=self._vault.seal(pack(sealed), owner=deferral_id) if sealed else None,
+        )
+
+    def headers_of(self, deferral: Deferral) -> RawHeaders:
+        """The stored headers with the credentials back in them."""
+        if deferral.credentials is None:
+            return deferral.request.headers
+        return (*deferral.request.headers, *unpack(self._vault.open(deferral.credentials, owner=deferral.id)))
+
+    async def end(
+        self,
+        deferral: Deferral,
+        state: State,
+        reason: str,
+        *,
+        lease_token: str | None,
+        task_state: str,
+        decision: Decision | None = None,
+    ) -> Deferral | None:
+        """End a deferral without an answer of the agent's; its caller's task says why. None when the race was lost."""
+        now = self._now()
+        task = None
+        if deferral.task_id is not None and deferral.context_id is not None:
+            version = a2a.Version(deferral.protocol)
+            said = a2a.failed_task(
+                version,
+                task_id=deferral.task_id,
+                context_id=deferral.context_id,
+                state=task_state,
+                text=reason,
+                at=now,
+            )
+            task = StoredTask(json=said, version=version.value, state=task_state)
+        ending = Ending(state=state, at=now, error=reason, task=task)
+        ended = await self._store.finish(deferral.id, lease_token, ending, decision=decision)
+        if ended is not None:
+            self.ended(ended)
+        return ended
+
+    def ended(self, deferral: Deferral) -> None:
+        """Take note in the routing table that a deferral has ended, however it did."""
+        route = self._routing.get(deferral.workspace_id)
+        if route is not None:
+            # Bodies are gone by now; the store's own count corrects the bytes when the queue runs empty.
+            rows = max(0, route.size.rows - 1)
+            route.size = QueueSize(rows=rows, bytes=0 if rows == 0 else route.size.bytes)
+        if not deferral.adopted:
+            self._routing.unwatch_context(deferral.workspace_id, deferral.context_id)
+        if deferral.state is not State.COMPLETED or self._rules.idempotency_retention <= 0:
+            self._routing.forget_key(deferral.workspace_id, deferral.caller, deferral.idempotency_key)
+        self._telemetry.emit(
+            ENDED_EVENTS[deferral.state],
+            workspace=deferral.workspace_id,
+            receipt=deferral.id,
+            request_id=deferral.request_id,
+            fields={"reason": deferral.last_error} if deferral.last_error else {},
+        )
+
+
+FOREVER = 100 * 365 * 86400.0
+ENDED_EVENTS = {
+    State.COMPLETED: EventName.DEFERRAL_COMPLETED,
+    State.DEAD_LETTERED: EventName.DEFERRAL_DEAD_LETTERED,
+    State.EXPIRED: EventName.DEFERRAL_EXPIRED,
+    State.CANCELLED: EventName.DEFERRAL_CANCELLED,
+    State.DROPPED: EventName.DEFERRAL_DROPPED,
+}
+
+CREDENTIALS = frozenset({b"authorization", b"cookie", b"x-api-key", b"api-key", b"proxy-authorization"})
+"""Headers that are sealed: the usual ones; a card's own security schemes name more."""
+
+
+def split_credentials(headers: RawHeaders) -> tuple[RawHeaders, RawHeaders]:
+    """Return (credentials, the rest)."""
+    secret = tuple(pair for pair in headers if pair[0].lower() in CREDENTIALS)
+    rest = tuple(pair for pair in headers if pair[0].lower() not in CREDENTIALS)
+    return secret, rest
+
+
+def pack(headers: RawHeaders) -> bytes:
+    """Headers as bytes."""
+    return msgspec.msgpack.encode(headers)
+
+
+def unpack(packed: bytes) -> RawHeaders:
+    """The inverse of `pack`."""
+    return msgspec.msgpack.decode(packed, type=tuple[tuple[bytes, bytes], ...])
+
+
+def watch_of(deferral: Deferral) -> Watch:
+    """What the routing table keeps of a deferral."""
+    return Watch(
+        deferral_id=deferral.id,
+        workspace_id=deferral.workspace_id,
+        caller=deferral.caller,
+        idempotency_key=deferral.idempotency_key,
+        context_id=deferral.context_id,
+        task_id=deferral.task_id,
+        upstream_task_id=deferral.upstream_task_id,
+        active=True,
+        adopted=deferral.adopted,
+        completed_at=deferral.completed_at,
+    )
+
+
+def queue_unavailable() -> ProxyError:
+    """The answer when a request should be put away and cannot be."""
+    return ProxyError(
+        "QUEUE_UNAVAILABLE",
+        "the request could not be put away; it was not accepted",
+        retry_after=BUSY_RETRY_AFTER,
+        facts={"busy": True},
+    )
+
+
+def key_conflict(deferral_id: str) -> CallerError:
+    """The answer to another request under a key that is in use."""
+    return CallerError(
+        "IDEMPOTENCY_CONFLICT",
+        "this message id (or Idempotency-Key) was used for other content; nothing was stored",
+        status=409,
+        facts={"receipt": deferral_id},
+    )
+
+
+def states_of(names: Sequence[str]) -> list[State]:
+    """Parse state names; CallerError for an unknown one."""
+    try:
+        return [State(name) for name in names]
+    except ValueError:
+        known = ", ".join(state.value for state in State)
+        raise CallerError("BAD_STATUS", f"there is no such status; there are {known}") from None

@@ -1,0 +1,260 @@
+"""Enrolling workspaces: registration, settings, announcements and removal, written down and then acted upon.
+
+Owns: what a PUT changes, the checks that need the whole workspace, who gets which token.
+Knows nothing of: HTTP, JSON, who is allowed to (the doors ask before they come here).
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from proxy.clock import Now
+from proxy.core.addresses import AddressPolicy, UnsafeUrl, check_url, read_url
+from proxy.core.decision import Trigger
+from proxy.core.errors import CallerError
+from proxy.core.lifecycle import Desired
+from proxy.core.outcome import DeadAction, Redelivery, UnmanagedAway
+from proxy.core.presets import PolicyError
+from proxy.core.restart import Trigger as RestartTrigger
+from proxy.core.workspace import DeliveryMode, Registration, Workspace, register
+from proxy.loops.coordinator import Asked, Coordinator
+from proxy.loops.readiness import Readiness
+from proxy.loops.records import Records
+from proxy.loops.routing import Route, Routing
+from proxy.store import Store, TokenRecord
+from proxy.telemetry import EventName, Telemetry
+
+SETTINGS = ("max_concurrent", "profile", "hold_seconds", "probe")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolled:
+    """`token` is set for a new workspace, once."""
+
+    route: Route
+    created: bool
+    token: str | None
+
+
+class Enrolling:
+    """Writes registrations and settings."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        records: Records,
+        routing: Routing,
+        coordinator: Coordinator,
+        readiness: Readiness,
+        now: Now,
+        telemetry: Telemetry,
+        addresses: AddressPolicy,
+        check_runtime: Callable[[Mapping[str, Any]], list[str]],
+        check_probe: Callable[[Mapping[str, Any]], list[str]],
+        mint: Callable[[str], tuple[str, TokenRecord]],
+        look_up: Callable[[str], Awaitable[str | None]],
+        stop_compute: Callable[[Workspace], None],
+    ) -> None:
+        self._store = store
+        self._records = records
+        self._routing = routing
+        self._coordinator = coordinator
+        self._readiness = readiness
+        self._now = now
+        self._telemetry = telemetry
+        self._addresses = addresses
+        self._check_runtime = check_runtime
+        self._check_probe = check_probe
+        self._mint = mint
+        self._look_up = look_up
+        self._stop_compute = stop_compute
+
+    async def put(self, workspace_id: str, said: Mapping[str, Any], *, by_admin: bool) -> Enrolled:
+        """Register or change a workspace.
+
+        Raises:
+            CallerError: 400 for what cannot be, with every problem named.
+        """
+        registration = self._registration(said, by_admin=by_admin)
+        await self._check_name(said.get("url"))
+        while True:
+            route = self._routing.get(workspace_id)
+            known = route.workspace if route is not None else None
+            now = self._now()
+            after = register(known, workspace_id, registration, now)
+            self._check(after, said)
+            if route is None:
+                enrolled = await self._create(after)
+                if enrolled is None:
+                    await self._adopt_row(workspace_id)
+                    continue
+            else:
+                line = self._records.decision(after, Trigger.REGISTRATION, "registered")
+                if await self._records.write(after, decision=line, route=route) is None:
+                    continue
+                enrolled = Enrolled(route=route, created=False, token=None)
+            break
+        route = enrolled.route
+        if not by_admin:
+            route.sign(now)
+        await self._follow_up(route, known, by_admin=by_admin)
+        return enrolled
+
+    async def _create(self, workspace: Workspace) -> Enrolled | None:
+        token, record = self._mint(workspace.id)
+        line = self._records.decision(workspace, Trigger.REGISTRATION, "created")
+        created = await self._store.create(workspace, token=record, decision=line)
+        if created is None:
+            return None
+        route = self._routing.put(created)
+        self._routing.add_token(record)
+        self._telemetry.emit(EventName.WORKSPACE_CREATED, workspace=workspace.id, incarnation=workspace.incarnation)
+        return Enrolled(route=route, created=True, token=token)
+
+    async def _adopt_row(self, workspace_id: str) -> None:
+        row = await self._store.workspace(workspace_id)
+        if row is not None:
+            self._routing.put(row)
+
+    async def _follow_up(self, route: Route, before: Workspace | None, *, by_admin: bool) -> None:
+        """Act on what was written: start what has a runtime and never ran, look whether it is ready."""
+        workspace = route.workspace
+        if workspace.parked:
+            return
+        started = before is not None and before.generation > 0
+        if by_admin and workspace.runtime_type != "none" and not started:
+            await self._coordinator.on_demand(route, RestartTrigger.ADMIN, "first start", request_id=None)
+            return
+        await self._readiness.settle(route)
+        self._readiness.watch(route)
+
+    # Checks
+
+    def _registration(self, said: Mapping[str, Any], *, by_admin: bool) -> Registration:
+        settings: dict[str, Any] = {name: said[name] for name in SETTINGS if name in said}
+        choices = {"dead_action": DeadAction, "unmanaged_away": UnmanagedAway, "redelivery": Redelivery}
+        settings |= {name: choice(said[name]) for name, choice in choices.items() if name in said}
+        if "policy" in said:
+            settings["policy"] = msgspec.to_builtins(said["policy"])
+        mode = said.get("delivery_mode")
+        return Registration(
+            by_admin=by_admin,
+            url=said.get("url"),
+            delivery_mode=DeliveryMode(mode) if mode else None,
+            boot_id=said.get("boot_id"),
+            agent_card=said.get("agent_card"),
+            runtime=said.get("runtime"),
+            parent=said.get("parent"),
+            settings=settings,
+        )
+
+    def _check(self, workspace: Workspace, said: Mapping[str, Any]) -> None:
+        """Refuse what could not work, everything at once, before anything is written."""
+        problems: list[str] = []
+        managed = workspace.runtime_type != "none"
+        if workspace.delivery_mode is DeliveryMode.PUSH and workspace.url is None and not managed:
+            problems.append("a push workspace needs a url")
+        if said.get("url") is not None:
+            problems += self.url_problems(str(said["url"]), own_child=workspace.runtime_type == "process")
+        if said.get("runtime") is not None:
+            problems += self._check_runtime(said["runtime"])
+        if said.get("probe") is not None:
+            problems += self._check_probe(said["probe"])
+        if workspace.parent == workspace.id:
+            problems.append("a workspace is not its own parent")
+        try:
+            self._routing.check_policy(workspace)
+        except PolicyError as problem:
+            problems += problem.problems
+        if problems:
+            raise CallerError("BAD_WORKSPACE", "; ".join(problems), facts={"problems": problems})
+
+    async def _check_name(self, url: str | None) -> None:
+        """Refuse a URL whose name leads to a forbidden address already now; the same is checked at each connect."""
+        problem = await self._look_up(url) if url is not None else None
+        if problem is not None:
+            raise CallerError("BAD_WORKSPACE", f"url: {problem}", facts={"problems": [f"url: {problem}"]})
+
+    def url_problems(self, url: str, *, own_child: bool) -> list[str]:
+        """What is wrong with an upstream URL, by the SSRF rules; names are resolved when they are dialled."""
+        try:
+            read = read_url(url)
+            check_url(url, self._addresses, implicit={(read.host, read.port)} if own_child else frozenset())
+        except UnsafeUrl as problem:
+            return [f"url: {problem}"]
+        return []
+
+    # Changes
+
+    async def configure(self, route: Route, said: Mapping[str, Any], *, request_id: str | None) -> tuple[int, Asked]:
+        """Merge launch settings, bump their version, restart after the mutation (scenario 56).
+
+        Returns (version, what became of the restart). The write is committed before the restart is asked for, so the
+        last cycle sees the last write.
+        """
+
+        def merge(known: Workspace) -> Workspace:
+            return merged(known, said)
+
+        await self._check_name(said.get("url"))
+        self._check(merge(route.workspace), _checked_members(merge(route.workspace), said))
+        await self._records.change(
+            route,
+            merge,
+            decide=lambda after: self._records.decision(
+                after,
+                Trigger.CONFIG,
+                "configuration written",
+                evidence={"version": after.config_version},
+                request_id=request_id,
+            ),
+        )
+        version = route.workspace.config_version
+        asked = await self._coordinator.on_demand(
+            route, RestartTrigger.CONFIG, f"configuration version {version}", request_id=request_id
+        )
+        return version, asked
+
+    async def remove(self, route: Route, *, request_id: str | None) -> None:
+        """Remove a workspace: its deferrals are cancelled with the reason, its tokens die, its compute stops."""
+        while True:
+            workspace = route.workspace
+            line = self._records.decision(workspace, Trigger.ADMIN, "removed", request_id=request_id)
+            gone = replace(workspace, desired=Desired.REMOVED)
+            if await self._store.remove(gone, at=self._now(), reason="the workspace was removed", decision=line):
+                break
+            if not await self._records.refresh(route):
+                break
+        self._routing.drop(route.id)
+        self._stop_compute(route.workspace)
+        self._telemetry.emit(EventName.WORKSPACE_DELETED, workspace=route.id)
+
+
+def merged(known: Workspace, said: Mapping[str, Any]) -> Workspace:
+    """The workspace with a configuration write merged in: `env` member by member (null removes), the rest replaced."""
+    runtime = dict(known.runtime or {})
+    if "env" in said:
+        env = {**runtime.get("env", {}), **said["env"]}
+        runtime["env"] = {name: value for name, value in env.items() if value is not None}
+    runtime |= {name: said[name] for name in ("command", "cwd") if name in said}
+    changed = replace(known, config_version=known.config_version + 1, runtime=runtime or known.runtime)
+    if "delivery_mode" in said:
+        changed = replace(changed, delivery_mode=DeliveryMode(said["delivery_mode"]))
+    if "url" in said:
+        changed = register(changed, known.id, Registration(by_admin=True, url=said["url"]), known.created_at)
+        changed = replace(changed, registered_at=known.registered_at, status=known.status)
+    if "data" in said:
+        changed = replace(changed, data=msgspec.json.encode(said["data"]).decode())
+    return changed
+
+
+def _checked_members(after: Workspace, said: Mapping[str, Any]) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    if "url" in said:
+        members["url"] = said["url"]
+    if after.runtime is not None:
+        members["runtime"] = after.runtime
+    return members

@@ -1,0 +1,114 @@
+"""Is it back? Probes a workspace that is away until it answers, then makes it ready and rings the replayer.
+
+Owns: the ready-probe loop, one per workspace, and its deadline.
+Knows nothing of: how a probe works, restart brakes, deferrals.
+
+Theory of operation. Ready again is what any of these says, for the current incarnation: the workspace's probe, a
+registration, a beat `ready`. Each ends in `announce`, and `announce` is idempotent. The loop begins when a start has
+returned, when an admin described a workspace, and at the proxy's start for all that are not ready; it ends when the
+workspace is ready, was restarted (another incarnation: that start begins its own loop), parked or removed.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from proxy.clock import Now
+from proxy.core.decision import Trigger
+from proxy.core.lifecycle import Cause, Status
+from proxy.core.workspace import Workspace, become_ready
+from proxy.loops.background import Background
+from proxy.loops.records import Records
+from proxy.loops.routing import Route
+from proxy.telemetry import EventName, Telemetry
+
+AWAY = frozenset({Status.STARTING, Status.OFFLINE})
+
+
+class Readiness:
+    """Waits for workspaces to come back."""
+
+    def __init__(
+        self,
+        *,
+        records: Records,
+        background: Background,
+        now: Now,
+        telemetry: Telemetry,
+        probe: Callable[[Workspace], Awaitable[bool]],
+        ring: Callable[[Route], None],
+        first: float,
+        factor: float,
+        cap: float,
+        provisioning_timeout: float,
+    ) -> None:
+        self._records = records
+        self._background = background
+        self._now = now
+        self._telemetry = telemetry
+        self._probe = probe
+        self._ring = ring
+        self._first = first
+        self._factor = factor
+        self._cap = cap
+        self._provisioning_timeout = provisioning_timeout
+        self._watching: dict[str, int] = {}
+        self.on_ready: Callable[[Route], Coroutine[Any, Any, None]]
+        self.on_unready: Callable[[Route], Coroutine[Any, Any, None]]
+
+    def watch(self, route: Route) -> None:
+        """Probe this workspace until it is ready; one loop per incarnation."""
+        incarnation = route.workspace.incarnation
+        if self._watching.get(route.id) == incarnation or route.polling:
+            return
+        self._watching[route.id] = incarnation
+        self._background.spawn(self._watch(route, incarnation), name=f"ready-{route.id}")
+
+    async def _watch(self, route: Route, incarnation: int) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._provisioning_timeout
+        delay = self._first
+        try:
+            while self._still_away(route, incarnation):
+                if route.workspace.url is not None and await self._probe(route.workspace):
+                    if self._still_away(route, incarnation):
+                        await self.announce(route, Cause.PROBE)
+                    return
+                if loop.time() >= deadline and route.open_cycle is not None:
+                    await self.on_unready(route)
+                    return
+                await asyncio.sleep(delay)
+                delay = min(delay * self._factor, self._cap)
+        finally:
+            if self._watching.get(route.id) == incarnation:
+                del self._watching[route.id]
+
+    def _still_away(self, route: Route, incarnation: int) -> bool:
+        workspace = route.workspace
+        return workspace.incarnation == incarnation and workspace.status in AWAY and not workspace.parked
+
+    async def announce(self, route: Route, cause: Cause) -> None:
+        """The workspace is ready: write it, end its cycle, ring the replayer."""
+        now = self._now()
+        route.sign(now)
+        saved = await self._records.change(
+            route,
+            lambda known: become_ready(known, cause, now),
+            decide=lambda after: self._records.decision(
+                after, Trigger.READINESS, f"status {after.status}", evidence={"cause": cause.value}
+            ),
+        )
+        if saved is not None:
+            self._telemetry.emit(
+                EventName.WORKSPACE_STATUS,
+                workspace=route.id,
+                incarnation=saved.incarnation,
+                fields={"status": saved.status.value, "cause": cause.value},
+            )
+        await self.settle(route)
+
+    async def settle(self, route: Route) -> None:
+        """What follows once a record says `ready`, whoever wrote it."""
+        if route.workspace.status is Status.READY:
+            await self.on_ready(route)
+            self._ring(route)

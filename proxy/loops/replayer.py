@@ -1,0 +1,295 @@
+"""The replayer: leases a workspace's deferrals in order and sends them when it is back.
+
+Owns: the bell, the sweep, slow start, lease renewal, and turning the outcome of a try into the deferral's next state.
+Knows nothing of: how a deferral came to be, how order is kept (the store's claim does), how answers look.
+
+Theory of operation. The replayer is a lease holder like any other; it only lives inside the proxy. A bell (readiness,
+registration, a beat, a finished replay, a new deferral for a healthy workspace) wakes the workspace's drain; a sweep
+rings for every queue whose head is due, bell or no bell. A drain leases up to its window and sends each lease in a task
+of its own, while a ticker renews all open leases. After a recovery the window starts at 1 and doubles with each
+completed replay, up to the workspace's capacity less the calls that are in flight already.
+
+Only one try is ever made per lease; what follows a failure is decided by `core.deferral.after_failed_try`, written
+with the lease's token, and therefore ignored if the lease was lost meanwhile.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from proxy.clock import Now
+from proxy.core import a2a
+from proxy.core.decision import Trigger
+from proxy.core.deferral import (
+    Again,
+    Deferral,
+    Lease,
+    RetryPolicy,
+    State,
+    StoredAnswer,
+    StoredTask,
+    after_failed_try,
+)
+from proxy.core.errors import HoldfastError
+from proxy.core.lifecycle import Status
+from proxy.core.outcome import Outcome
+from proxy.forward import UpstreamFailure
+from proxy.forward.headers import answer_headers
+from proxy.loops.background import Background
+from proxy.loops.deferring import Deferring
+from proxy.loops.dialing import Dialer, Failed, gateway
+from proxy.loops.gate import Gate
+from proxy.loops.routing import Route, Routing
+from proxy.loops.tasks import Tasks
+from proxy.store import Ending, Requeue, Store
+from proxy.store.vault import VaultFailure
+from proxy.telemetry import EventName, Telemetry
+
+REDELIVERY_HEADER = b"Holdfast-Redelivery"
+MOST_DUE = 1000
+
+
+@dataclass(slots=True)
+class _Drain:
+    """One workspace's replaying: its window, its open leases, and whether somebody rang meanwhile."""
+
+    window: int = 1
+    rung: bool = False
+    task: asyncio.Task[None] | None = None
+    open: dict[str, Deferral] = field(default_factory=dict)
+
+
+class Replayer:
+    """Delivers what was put away."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        routing: Routing,
+        deferring: Deferring,
+        tasks: Tasks,
+        dialer: Dialer,
+        gate: Gate,
+        background: Background,
+        now: Now,
+        telemetry: Telemetry,
+        chance: random.Random,
+        new_token: Callable[[], str],
+        owner: str,
+        lease: float,
+        retry: RetryPolicy,
+        answer_limit: int,
+    ) -> None:
+        self._store = store
+        self._routing = routing
+        self._deferring = deferring
+        self._tasks = tasks
+        self._dialer = dialer
+        self._gate = gate
+        self._background = background
+        self._now = now
+        self._telemetry = telemetry
+        self._chance = chance
+        self._new_token = new_token
+        self._owner = owner
+        self._lease = lease
+        self._retry = retry
+        self._answer_limit = answer_limit
+        self._drains: dict[str, _Drain] = {}
+        self._stopping = False
+
+    # Bells
+
+    def ring(self, route: Route) -> None:
+        """Somebody thinks that this workspace's queue may move. Cheap; call it often."""
+        if route.size.rows == 0 or self._stopping or not self._may_dial(route):
+            return
+        drain = self._drains.setdefault(route.id, _Drain())
+        drain.rung = True
+        if drain.task is None or drain.task.done():
+            drain.task = self._background.spawn(self._drain(route, drain), name=f"drain-{route.id}")
+
+    def recovered(self, route: Route) -> None:
+        """The workspace came back: begin slowly."""
+        self._drains.setdefault(route.id, _Drain()).window = 1
+        self.ring(route)
+
+    async def sweep(self) -> None:
+        """Ring for every queue whose head is due."""
+        for workspace_id in await self._store.due(self._now(), limit=MOST_DUE):
+            if (route := self._routing.get(workspace_id)) is not None:
+                if route.size.rows == 0:
+                    route.size = replace(route.size, rows=1)
+                self.ring(route)
+
+    async def renew(self) -> None:
+        """Renew the lease of every call that is still open."""
+        until = self._now() + timedelta(seconds=self._lease)
+        for drain in tuple(self._drains.values()):
+            for deferral in tuple(drain.open.values()):
+                if deferral.lease is not None:
+                    await self._store.extend(deferral.id, deferral.lease.token, until=until)
+
+    async def stop(self) -> None:
+        """Take no new leases."""
+        self._stopping = True
+
+    @staticmethod
+    def _may_dial(route: Route) -> bool:
+        workspace = route.workspace
+        return (
+            not workspace.parked
+            and not route.polling
+            and workspace.url is not None
+            and workspace.status is not Status.RESTARTING
+        )
+
+    # Draining
+
+    async def _drain(self, route: Route, drain: _Drain) -> None:
+        while drain.rung and not self._stopping and self._may_dial(route):
+            drain.rung = False
+            free = min(drain.window - len(drain.open), route.capacity - route.busy)
+            if free <= 0:
+                return  # a completed call rings again
+            now = self._now()
+            until = now + timedelta(seconds=self._lease)
+            leases = [Lease(token=self._new_token(), owner=self._owner, until=until) for _ in range(free)]
+            for deferral in await self._store.claim(route.id, leases=leases, now=now):
+                drain.open[deferral.id] = deferral
+                self._background.spawn(self._replay(route, drain, deferral), name=f"replay-{deferral.id}")
+
+    async def _replay(self, route: Route, drain: _Drain, deferral: Deferral) -> None:
+        finished = False
+        try:
+            finished = await self._try(route, deferral)
+        finally:
+            drain.open.pop(deferral.id, None)
+            if finished:
+                drain.window = min(drain.window * 2, max(1, route.capacity))
+                self.ring(route)
+            else:
+                drain.window = 1
+
+    async def _try(self, route: Route, deferral: Deferral) -> bool:
+        """Send it once; True when the deferral has ended."""
+        token = deferral.lease.token if deferral.lease else ""
+        try:
+            call, body = await self._tasks.outgoing(route, deferral)
+            headers = self._deferring.headers_of(deferral)
+        except (HoldfastError, VaultFailure) as problem:
+            return await self._bury(deferral, token, str(problem))
+        if deferral.maybe:
+            headers = (*headers, (REDELIVERY_HEADER, b"maybe"))
+        failed = await self._send(route, deferral, call, headers, body)
+        if failed is None:
+            return True
+        return await self._failed(route, deferral, token, failed)
+
+    async def _send(
+        self, route: Route, deferral: Deferral, call: a2a.Call, headers: tuple[tuple[bytes, bytes], ...], body: bytes
+    ) -> Failed | None:
+        request = deferral.request
+        try:
+            async with self._dialer.call(
+                route, method=request.method, tail=request.tail, headers=headers, body=body
+            ) as answer:
+                content = await answer.read(self._answer_limit)
+                if gateway(answer.status):
+                    return Failed(outcome=Outcome.GATEWAY, reason=f"upstream answered {answer.status}")
+                stored = StoredAnswer(
+                    status=answer.status, headers=answer_headers(answer.headers, reframed=True), body=content
+                )
+        except UpstreamFailure as problem:
+            return Failed(outcome=problem.outcome, reason=problem.reason)
+        self._dialer.answered(route)
+        await self._complete(deferral, call, stored)
+        return None
+
+    async def _complete(self, deferral: Deferral, call: a2a.Call, answer: StoredAnswer) -> None:
+        now = self._now()
+        ending = Ending(state=State.COMPLETED, at=now, answer=answer)
+        if deferral.task_id is not None and deferral.context_id is not None:
+            kept = a2a.keep_answer(
+                call,
+                status=answer.status,
+                body=answer.body,
+                task_id=deferral.task_id,
+                context_id=deferral.context_id,
+                at=now,
+            )
+            ending = replace(
+                ending,
+                task=StoredTask(json=kept.task_json, version=kept.version.value, state=kept.state),
+                upstream_task_id=kept.upstream_task_id,
+                upstream_context_id=kept.upstream_context_id,
+            )
+        token = deferral.lease.token if deferral.lease else ""
+        ended = await self._store.finish(deferral.id, token, ending)
+        if ended is None:
+            self._lost_lease(deferral)
+            return
+        self._deferring.ended(ended)
+
+    async def _failed(self, route: Route, deferral: Deferral, token: str, failed: Failed) -> bool:
+        judgement = await self._gate.ask(route, Trigger.REPLAY, request_id=deferral.request_id)
+        now = self._now()
+        busy = judgement.verdict.name == "busy" or route.alive_lately(now)
+        outcome = {Outcome.NOT_SENT: "not_sent", Outcome.GATEWAY: "gateway"}.get(failed.outcome, "maybe")
+        next_step = after_failed_try(
+            deferral,
+            outcome="idle" if failed.idle else outcome,
+            error=failed.reason,
+            redelivery=route.effective.redelivery.value,
+            alive_lately=busy,
+            policy=self._retry,
+            now=now,
+            chance=self._chance,
+        )
+        if not isinstance(next_step, Again):
+            return await self._bury(deferral, token, next_step.reason)
+        released = await self._store.release(
+            deferral.id,
+            token,
+            Requeue(
+                next_attempt_at=next_step.at,
+                attempts=next_step.attempts,
+                maybe=next_step.maybe,
+                gateway_since=next_step.gateway_since,
+                error=next_step.error,
+            ),
+        )
+        if not released:
+            self._lost_lease(deferral)
+            return False
+        self._telemetry.emit(
+            EventName.DEFERRAL_RETURNED,
+            workspace=route.id,
+            receipt=deferral.id,
+            request_id=deferral.request_id,
+            rule=judgement.verdict.rule,
+            fields={"reason": failed.reason, "class": failed.outcome.value, "attempts": next_step.attempts},
+        )
+        delay = max(0.0, (next_step.at - now).total_seconds())
+        self._background.later(f"retry-{deferral.id}", delay, lambda: self._ring_later(route))
+        return False
+
+    async def _ring_later(self, route: Route) -> None:
+        self.ring(route)
+
+    async def _bury(self, deferral: Deferral, token: str, reason: str) -> bool:
+        ended = await self._deferring.end(deferral, State.DEAD_LETTERED, reason, lease_token=token, task_state="failed")
+        if ended is None:
+            self._lost_lease(deferral)
+        return ended is not None
+
+    def _lost_lease(self, deferral: Deferral) -> None:
+        self._telemetry.emit(
+            EventName.DEFERRAL_RETURNED,
+            workspace=deferral.workspace_id,
+            receipt=deferral.id,
+            fields={"reason": "the lease was lost; its next holder decides"},
+        )

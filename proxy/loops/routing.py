@@ -1,0 +1,275 @@
+"""The routing table: what the data path must know of every workspace, in memory.
+
+Owns: the table, its filling from a snapshot, the sets that let the healthy path skip the store.
+Knows nothing of: HTTP, runtimes, why an entry changes.
+
+Theory of operation. The store is the truth; a `Route` is this process's copy of what it says about one workspace, plus
+what only this process knows (calls in flight, signs of life that were not flushed yet). Whoever writes the store puts
+what the store returned into the table with `Routing.put`. A request reads its route without a lock and without disk:
+everything here runs on one event loop, and no invariant spans an `await`.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from proxy.config import Config
+from proxy.core.lifecycle import SERVING
+from proxy.core.liveness import Previous
+from proxy.core.outcome import DeadAction, Redelivery, UnmanagedAway
+from proxy.core.presets import LivenessPolicy, policy_from
+from proxy.core.restart import OPEN_PHASES, Restart, RestartPolicy
+from proxy.core.tokens import Owner, TokenKind
+from proxy.core.workspace import DeliveryMode, Workspace
+from proxy.store import QueueSize, Signs, Snapshot, TokenRecord, Watch
+
+RESTART_KEYS = {
+    "restart_debounce": "debounce",
+    "restart_intensity": "intensity",
+    "restart_window": "window",
+    "restart_backoff": "backoff",
+    "restart_backoff_cap": "backoff_cap",
+    "restart_backoff_reset": "backoff_reset",
+}
+"""A workspace's `policy` keys that brake restarts, and the fields of `RestartPolicy` that they set."""
+
+
+class Touchable(Protocol):
+    """An open call whose idle window a sign of life resets."""
+
+    def touch(self) -> None:
+        """Begin the idle window anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effective:
+    """A workspace's settings with the defaults filled in."""
+
+    policy: LivenessPolicy
+    restart: RestartPolicy
+    dead_action: DeadAction
+    unmanaged_away: UnmanagedAway
+    redelivery: Redelivery
+    max_concurrent: int
+
+
+@dataclass(slots=True)
+class Route:
+    """One workspace as this process sees it.
+
+    `contexts` counts unfinished deferrals per contextId, `keys` maps (caller, idempotency key) to a deferral id, `tasks`
+    holds upstream task ids of unfinished deferrals. While they are empty, no request body is read for their sake.
+    `busy` counts calls in flight, direct ones and replays. `pulses` are those calls' idle windows.
+    """
+
+    workspace: Workspace
+    effective: Effective
+    signs: Signs = field(default_factory=Signs)
+    signs_dirty: bool = False
+    size: QueueSize = field(default_factory=QueueSize)
+    contexts: Counter[str] = field(default_factory=Counter)
+    keys: dict[tuple[str, str], str] = field(default_factory=dict)
+    tasks: dict[str, str] = field(default_factory=dict)
+    cycles: tuple[Restart, ...] = ()
+    previous: Previous | None = None
+    busy: int = 0
+    pulses: set[Touchable] = field(default_factory=set)
+
+    @property
+    def id(self) -> str:
+        """The workspace's id."""
+        return self.workspace.id
+
+    @property
+    def polling(self) -> bool:
+        """The workspace fetches its requests itself."""
+        return self.workspace.delivery_mode is DeliveryMode.POLL
+
+    @property
+    def serving(self) -> bool:
+        """A forward has a chance: not parked, not restarting, somebody said where it listens."""
+        workspace = self.workspace
+        return not workspace.parked and workspace.status in SERVING and workspace.url is not None
+
+    @property
+    def open_cycle(self) -> Restart | None:
+        """The restart that is under way, until ready or failed."""
+        last = self.cycles[-1] if self.cycles else None
+        return last if last is not None and last.phase in OPEN_PHASES else None
+
+    @property
+    def capacity(self) -> int:
+        """Calls that the workspace takes at once: a beat may lower the setting, never raise it."""
+        limit = self.effective.max_concurrent
+        said = self.signs.max_concurrent
+        return limit if said is None else max(1, min(limit, said))
+
+    def sign(self, at: datetime, *, heartbeat: bool = False) -> None:
+        """Note a sign of life; `agent: down` is forgotten by any later one."""
+        signs = self.signs
+        if signs.last_sign_at is None or at > signs.last_sign_at:
+            signs = replace(signs, last_sign_at=at)
+        if signs.agent_down_at is not None and at > signs.agent_down_at:
+            signs = replace(signs, agent_down_at=None)
+        if heartbeat:
+            signs = replace(signs, last_heartbeat_at=at)
+        self.signs = signs
+        self.signs_dirty = True
+
+    def note_cycle(self, cycle: Restart) -> None:
+        """Put a restart record in its place, newest last."""
+        rest = tuple(known for known in self.cycles if known.generation != cycle.generation)
+        self.cycles = tuple(sorted((*rest, cycle), key=lambda known: known.generation))
+
+    def forget_cycles(self, before: datetime) -> None:
+        """Drop ended cycles that no brake counts any more; the last one always stays."""
+        kept = [cycle for cycle in self.cycles[:-1] if cycle.started_at >= before]
+        self.cycles = (*kept, *self.cycles[-1:])
+
+    def alive_lately(self, now: datetime) -> bool:
+        """A sign of life within the recent window, its limit included."""
+        last = self.signs.last_sign_at
+        return last is not None and now - last <= timedelta(seconds=self.effective.policy.recent_heartbeat)
+
+
+class Routing:
+    """Every workspace's route, and every token's owner."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._routes: dict[str, Route] = {}
+        self._owners: dict[str, Owner] = {}
+        self._tokens: dict[str, TokenRecord] = {}
+        self.ready = False
+
+    def fill(self, snapshot: Snapshot) -> None:
+        """Take over what a starting proxy read."""
+        for workspace in snapshot.workspaces:
+            route = self.put(workspace)
+            route.signs = snapshot.signs.get(workspace.id, Signs())
+            route.size = snapshot.sizes.get(workspace.id, QueueSize())
+        for token in snapshot.tokens:
+            self.add_token(token)
+        for cycle in snapshot.restarts:
+            if (known := self._routes.get(cycle.workspace_id)) is not None:
+                known.note_cycle(cycle)
+        for watch in snapshot.watched:
+            self.watch(watch)
+        self.ready = True
+
+    def get(self, workspace_id: str) -> Route | None:
+        """The route, or None for an unknown workspace."""
+        return self._routes.get(workspace_id)
+
+    def __iter__(self) -> Iterator[Route]:
+        """All routes; safe against changes on the way."""
+        return iter(tuple(self._routes.values()))
+
+    def put(self, workspace: Workspace) -> Route:
+        """Take over what the store said; an older version than the known one is ignored."""
+        route = self._routes.get(workspace.id)
+        if route is None:
+            route = Route(workspace=workspace, effective=self._effective(workspace))
+            self._routes[workspace.id] = route
+        elif workspace.version >= route.workspace.version:
+            if workspace.settings is not route.workspace.settings:
+                route.effective = self._effective(workspace)
+            route.workspace = workspace
+        return route
+
+    def drop(self, workspace_id: str) -> None:
+        """Forget a removed workspace and its tokens."""
+        self._routes.pop(workspace_id, None)
+        dead = [
+            token.id
+            for token in self._tokens.values()
+            if token.kind == TokenKind.WORKSPACE and token.name == workspace_id
+        ]
+        for token_id in dead:
+            self.drop_token(token_id)
+
+    def check_policy(self, workspace: Workspace) -> None:
+        """Raise PolicyError for a workspace's settings that cannot be."""
+        self._effective(workspace)
+
+    def _effective(self, workspace: Workspace) -> Effective:
+        settings, config = workspace.settings, self._config
+        policy = dict(settings.policy)
+        preset = str(policy.pop("preset", config.policy.preset))
+        # The configured numbers belong to the configured preset; a workspace with another one starts from its own.
+        numbers = config.policy_overrides(preset)
+        restart = config.restart_policy()
+        braked = {RESTART_KEYS[key]: policy.pop(key) for key in tuple(policy) if key in RESTART_KEYS}
+        return Effective(
+            policy=policy_from(preset, {**numbers, **policy}),
+            restart=replace(restart, **braked),
+            dead_action=settings.dead_action or config.defaults.dead_action,
+            unmanaged_away=settings.unmanaged_away or config.defaults.unmanaged_away or UnmanagedAway.DEFER,
+            redelivery=settings.redelivery or config.defaults.redelivery,
+            max_concurrent=settings.max_concurrent or config.defaults.max_concurrent,
+        )
+
+    # Tokens
+
+    def owner(self, digest: str) -> Owner | None:
+        """Whose token has this SHA-256."""
+        return self._owners.get(digest)
+
+    def add_token(self, token: TokenRecord) -> None:
+        """Know a token."""
+        self._tokens[token.id] = token
+        self._owners[token.digest] = Owner(kind=TokenKind(token.kind), name=token.name)
+
+    def drop_token(self, token_id: str) -> None:
+        """Forget a token."""
+        if (token := self._tokens.pop(token_id, None)) is not None:
+            self._owners.pop(token.digest, None)
+
+    def retire_tokens(self, workspace_id: str, incarnation: int) -> None:
+        """Forget the tokens that earlier lives of a workspace got at their start."""
+        dead = [
+            token.id
+            for token in self._tokens.values()
+            if token.name == workspace_id and token.incarnation is not None and token.incarnation < incarnation
+        ]
+        for token_id in dead:
+            self.drop_token(token_id)
+
+    def tokens(self) -> list[TokenRecord]:
+        """All known tokens."""
+        return list(self._tokens.values())
+
+    # Deferrals
+
+    def watch(self, watch: Watch) -> None:
+        """Let the data path know of a deferral: its context holds others back, its key joins retries."""
+        route = self._routes.get(watch.workspace_id)
+        if route is None:
+            return
+        if watch.caller is not None and watch.idempotency_key is not None:
+            route.keys[(watch.caller, watch.idempotency_key)] = watch.deferral_id
+        if watch.active and not watch.adopted and watch.context_id is not None:
+            route.contexts[watch.context_id] += 1
+
+    def unwatch_context(self, workspace_id: str, context_id: str | None) -> None:
+        """A deferral of that context has ended."""
+        route = self._routes.get(workspace_id)
+        if route is None or context_id is None:
+            return
+        route.contexts[context_id] -= 1
+        if route.contexts[context_id] <= 0:
+            del route.contexts[context_id]
+
+    def forget_key(self, workspace_id: str, caller: str | None, key: str | None) -> None:
+        """A retry with that key joins nothing any more."""
+        route = self._routes.get(workspace_id)
+        if route is not None and caller is not None and key is not None:
+            route.keys.pop((caller, key), None)
+
+
+def history_since(route: Route, now: datetime) -> datetime:
+    """The instant before which no brake of this workspace looks at cycles."""
+    policy = route.effective.restart
+    return now - timedelta(seconds=max(policy.window, policy.backoff_reset, policy.debounce, 3600.0))

@@ -1,0 +1,150 @@
+"""Tasks under provisional ids: who may see them, what they are now, and what the agent calls them.
+
+Owns: mapping provisional ids to the agent's (and back), answering get and cancel for deferred tasks.
+Knows nothing of: HTTP, how the deferral is delivered.
+
+A provisional id says of itself that it is one, so only requests that name one ever come here. It belongs to the caller
+who was given it; to everybody else it is an unknown task.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from proxy.clock import Now
+from proxy.core import a2a
+from proxy.core.deferral import ACTIVE, Deferral, RawHeaders, State, StoredTask
+from proxy.core.tokens import Owner, TokenKind
+from proxy.forward import UpstreamFailure
+from proxy.loops.deferring import Deferring
+from proxy.loops.dialing import Dialer
+from proxy.loops.routing import Route
+from proxy.store import Store
+
+TERMINAL = frozenset({"completed", "failed", "canceled", "rejected"})
+OK = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskAnswer:
+    """What a get or cancel is answered: a status and a body in the caller's binding."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+
+
+class Tasks:
+    """Knows deferred tasks by their provisional ids."""
+
+    def __init__(self, *, store: Store, deferring: Deferring, dialer: Dialer, now: Now, answer_limit: int) -> None:
+        self._store = store
+        self._deferring = deferring
+        self._dialer = dialer
+        self._now = now
+        self._answer_limit = answer_limit
+
+    async def find(self, route: Route, task_id: str, caller: Owner | None) -> Deferral | None:
+        """The deferral behind a provisional id, if this caller may see it."""
+        if not a2a.is_provisional(task_id):
+            return None
+        deferral = await self._store.deferral_of_task(route.id, task_id)
+        return deferral if deferral is not None and may_see(deferral, caller) else None
+
+    async def mapping(self, route: Route, call: a2a.Call, caller: Owner | None) -> dict[str, Deferral]:
+        """Every provisional id that the call names and its caller may use, with its deferral."""
+        named = dict.fromkeys(name for name in (call.task_id, *call.reference_task_ids) if name)
+        found = {name: await self.find(route, name, caller) for name in named}
+        return {name: deferral for name, deferral in found.items() if deferral is not None}
+
+    async def outgoing(self, route: Route, deferral: Deferral) -> tuple[a2a.Call, bytes]:
+        """What is sent when a deferral is replayed: its body with the agent's ids and the promised context in it."""
+        request = deferral.request
+        headers = {name.lower(): value.decode("latin-1") for name, value in request.headers}
+        call = a2a.read(
+            request.method, request.tail, headers.get(b"a2a-version"), headers.get(b"content-type"), request.body
+        )
+        if call.binding is a2a.Binding.OTHER:
+            return call, request.body
+        body = request.body
+        if a2a.PROVISIONAL_HINT.search(body):
+            known = {}
+            for name in (call.task_id, *call.reference_task_ids):
+                if name and a2a.is_provisional(name):
+                    other = await self._store.deferral_of_task(route.id, name)
+                    if other is not None and other.upstream_task_id and other.caller == deferral.caller:
+                        known[name] = other.upstream_task_id
+            body = a2a.rename_task(body, call, known)
+        if deferral.context_id is not None:
+            body = a2a.with_context(body, call, deferral.context_id)
+        return call, body
+
+    async def get(self, route: Route, call: a2a.Call, deferral: Deferral, headers: RawHeaders) -> TaskAnswer:
+        """Answer a get for a deferred task: from the store, or from the agent while the task is still open there."""
+        task = deferral.task
+        if task is not None and deferral.state is State.COMPLETED and task.state not in TERMINAL:
+            task = await self._ask_agent(route, call, deferral, headers) or task
+        if task is None:
+            missing = a2a.task_not_found(call)
+            return TaskAnswer(status=missing.status, body=missing.body, content_type=missing.content_type)
+        return TaskAnswer(status=OK, body=a2a.task_answer(call, task.json, a2a.Version(task.version)))
+
+    async def cancel(self, call: a2a.Call, deferral: Deferral) -> TaskAnswer | None:
+        """Cancel a deferred task that was not delivered yet; None when the agent has it and must be asked."""
+        if deferral.state is State.QUEUED:
+            ended = await self._deferring.end(
+                deferral,
+                State.CANCELLED,
+                "canceled by its caller before it was delivered",
+                lease_token=None,
+                task_state="canceled",
+            )
+            if ended is not None and ended.task is not None:
+                body = a2a.task_answer(call, ended.task.json, a2a.Version(ended.task.version))
+                return TaskAnswer(status=OK, body=body)
+            deferral = await self._store.deferral(deferral.id) or deferral
+        if deferral.state in ACTIVE or (deferral.task is not None and deferral.task.state not in TERMINAL):
+            return None
+        refused = a2a.not_cancelable(call)
+        return TaskAnswer(status=refused.status, body=refused.body, content_type=refused.content_type)
+
+    async def _ask_agent(
+        self, route: Route, call: a2a.Call, deferral: Deferral, headers: RawHeaders
+    ) -> StoredTask | None:
+        """What the agent says of an open task now, kept for later; None when it cannot be asked or does not know."""
+        if deferral.task_id is None or deferral.upstream_task_id is None or deferral.context_id is None:
+            return None
+        if not route.serving:
+            return None
+        body = a2a.rename_task(call.body, call, {deferral.task_id: deferral.upstream_task_id})
+        tail = "" if call.binding is a2a.Binding.JSONRPC else f"/tasks/{deferral.upstream_task_id}"
+        try:
+            async with self._dialer.call(
+                route, method="POST" if tail == "" else "GET", tail=tail, headers=headers, body=body
+            ) as answer:
+                if answer.status != OK:
+                    return None
+                content = await answer.read(self._answer_limit)
+        except UpstreamFailure:
+            return None
+        back = names_back(deferral)
+        kept = a2a.keep_task(call, a2a.rename_answer(content, back))
+        if kept is None:
+            return None
+        stored = StoredTask(json=kept.task_json, version=kept.version.value, state=kept.state)
+        await self._store.update_task(deferral.id, stored)
+        return stored
+
+
+def names_back(deferral: Deferral) -> Mapping[str, str]:
+    """The agent's ids of a deferred task and the ones that its caller knows."""
+    pairs = ((deferral.upstream_task_id, deferral.task_id), (deferral.upstream_context_id, deferral.context_id))
+    return {theirs: ours for theirs, ours in pairs if theirs and ours}
+
+
+def may_see(deferral: Deferral, caller: Owner | None) -> bool:
+    """Whether a deferral is shown: to its caller, its target and the admin; where nobody authenticates, to all."""
+    if caller is None:
+        return deferral.caller is None
+    if caller.kind is TokenKind.ADMIN:
+        return True
+    return caller.caller in {deferral.caller, f"{TokenKind.WORKSPACE}:{deferral.workspace_id}"}

@@ -1,0 +1,37 @@
+"""Owns asking an A2A agent for its card. Knows nothing of what the card says.
+
+The card is served at the well-known URI below the agent's base URL (A2A, agent discovery; RFC 8615); it needs no
+credentials and no model call, so it is the cheapest question every agent can answer.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+from urllib.parse import urlsplit, urlunsplit
+
+from proxy import probes
+from proxy.probes import ProbeContext, Reading, Target, unknown_keys
+from proxy.probes.http import no_url, status_reading
+
+CARD_PATH: Final = "/.well-known/agent-card.json"
+
+
+class Probe(probes.Probe):
+    """Ready when the card's address is answered with a status below 500. The default where Holdfast dials."""
+
+    name: ClassVar[str] = "agent_card"
+    network: ClassVar[bool] = True
+
+    def __init__(self, context: ProbeContext) -> None:
+        self._fetch = context.fetch
+
+    def check(self, spec: Mapping[str, Any]) -> list[str]:
+        """Accept `type` alone."""
+        return unknown_keys(spec)
+
+    async def probe(self, target: Target, timeout: float) -> Reading:  # noqa: ASYNC109 - the contract's
+        """Ask once; not ready when there is no URL, no answer in time, or a server error."""
+        if target.url is None:
+            return no_url()
+        base = urlsplit(target.url)
+        url = urlunsplit((base.scheme, base.netloc, base.path.rstrip("/") + CARD_PATH, "", ""))
+        return await status_reading(self._fetch, url, timeout)

@@ -1,0 +1,307 @@
+"""What Holdfast needs of a store: the contract that every store keeps.
+
+Owns: the Protocol and the small records that only the contract needs.
+Knows nothing of: SQL, files, how a write is batched.
+
+Laws, each held by the conformance suite in `tests/store/`:
+
+* A method that writes returns after its commit is durable, or raises and has changed nothing.
+* Acting is compare-and-set: `replace` on the row's version, `save_restart` on the open phase and its lease, everything
+  about a leased deferral on the lease token. A write that names the past changes nothing and says so.
+* What belongs together is one transaction: a new workspace and its token, a restart record and the new incarnation, a
+  deferral and its decision.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from proxy.core.decision import Decision
+from proxy.core.deferral import Deferral, Lease, State, StoredAnswer, StoredTask
+from proxy.core.restart import Restart
+from proxy.core.workspace import Workspace
+
+WORKSPACE_TOKEN = "workspace"  # noqa: S105 - a kind, not a token
+"""A token of this kind belongs to the workspace of its name: it dies with it, and when it is retired."""
+
+
+class StoreFailure(Exception):  # noqa: N818 - it names what happened to the caller's write
+    """The store could not do it; nothing was changed. `reason` is one of these words.
+
+    * full: no room on the disk. locked: another process holds the database. readonly: it may not be written.
+    * corrupt: it is no database, or a damaged one. closed: this store is not open. io: anything else underneath.
+    * conflict: a row with that id (or token digest, or restart generation) exists already.
+    * newer, changed: a later Holdfast wrote it; it is no database of Holdfast's, or an applied migration was edited.
+    * missing: its directory does not exist. in_use: another live proxy has it. outdated: the library underneath is.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRecord:
+    """A token as stored: never the token, only its SHA-256 (hex) and the first characters for people.
+
+    `incarnation` is set on the token that a started child got: it dies with that life. A workspace's registration token
+    has none and stays.
+    """
+
+    id: str
+    kind: str
+    name: str
+    digest: str
+    prefix: str
+    created_at: datetime
+    incarnation: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signs:
+    """Signs of life of one workspace. `agent_down_at`: a sidecar said so, and no later sign contradicts it."""
+
+    last_sign_at: datetime | None = None
+    last_heartbeat_at: datetime | None = None
+    agent_down_at: datetime | None = None
+    active_tasks: int | None = None
+    max_concurrent: int | None = None
+    progress: int | None = None
+
+
+class Placed(StrEnum):
+    """What `enqueue` did."""
+
+    INSERTED = "inserted"
+    JOINED = "joined"
+    CONFLICT = "conflict"
+    FULL_ROWS = "full_rows"
+    FULL_BYTES = "full_bytes"
+    GONE = "gone"  # no such workspace, or it was removed meanwhile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enqueued:
+    """`deferral` is the new row, or the one that was joined or that conflicts; `depth` the active rows after it.
+
+    `expired` had the same key and was overdue: it was ended in this transaction, and its caller must be told.
+    """
+
+    placed: Placed
+    deferral: Deferral | None
+    depth: int
+    expired: Deferral | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLimits:
+    """Per workspace; 0 = no limit. `idempotency_since`: completed rows younger than this are joined."""
+
+    rows: int
+    bytes: int
+    idempotency_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSize:
+    """Active rows of one workspace and their bytes."""
+
+    rows: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """What the routing table must know of one active or lately completed deferral, without reading its body."""
+
+    deferral_id: str
+    workspace_id: str
+    caller: str | None
+    idempotency_key: str | None
+    context_id: str | None
+    task_id: str | None
+    upstream_task_id: str | None
+    active: bool
+    adopted: bool
+    completed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a leased or queued deferral ends."""
+
+    state: State
+    at: datetime
+    error: str | None = None
+    answer: StoredAnswer | None = None
+    task: StoredTask | None = None
+    upstream_task_id: str | None = None
+    upstream_context_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requeue:
+    """How a leased deferral goes back."""
+
+    next_attempt_at: datetime
+    attempts: int
+    maybe: bool
+    gateway_since: datetime | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All that a starting proxy reads at once to fill its routing table."""
+
+    workspaces: Sequence[Workspace] = ()
+    signs: Mapping[str, Signs] = field(default_factory=dict)
+    tokens: Sequence[TokenRecord] = ()
+    restarts: Sequence[Restart] = ()
+    sizes: Mapping[str, QueueSize] = field(default_factory=dict)
+    watched: Sequence[Watch] = ()
+
+
+class Store(Protocol):
+    """The truth. Every method raises `StoreFailure` when it cannot do its work; then nothing was changed."""
+
+    async def open(self) -> None:
+        """Open, migrate forward; refuse (`newer`) what a later Holdfast wrote."""
+
+    async def aclose(self) -> None:
+        """Finish what was accepted, then close. Idempotent."""
+
+    async def ping(self) -> float:
+        """Commit nothing durably and return the seconds that it took."""
+
+    async def snapshot(self, *, restarts_since: datetime, completed_since: datetime) -> Snapshot:
+        """Read what a starting proxy needs: restarts that are open or younger, watches active or younger."""
+
+    # Workspaces
+
+    async def workspace(self, workspace_id: str) -> Workspace | None:
+        """Read one."""
+
+    async def create(
+        self, workspace: Workspace, *, token: TokenRecord | None = None, decision: Decision | None = None
+    ) -> Workspace | None:
+        """Insert a new workspace with its token; None when the id exists already."""
+
+    async def replace(
+        self,
+        workspace: Workspace,
+        *,
+        restart: Restart | None = None,
+        token: TokenRecord | None = None,
+        retire_tokens: bool = False,
+        no_sign_after: datetime | None = None,
+        decision: Decision | None = None,
+    ) -> Workspace | None:
+        """Write `workspace` if the row still has its `version`; return it with the next version, None when lost.
+
+        `restart` is inserted, `token` added (`retire_tokens`: the workspace's tokens of earlier incarnations die).
+        `no_sign_after`: also lose when the stored last sign of life is later than that. All in one transaction with
+        `decision`.
+        """
+
+    async def remove(self, workspace: Workspace, *, at: datetime, reason: str, decision: Decision) -> bool:
+        """Mark as removed by compare-and-set; its tokens die, its active deferrals are cancelled with `reason`."""
+
+    async def record_signs(self, signs: Mapping[str, Signs]) -> None:
+        """Merge signs of life: instants only move forward, fields that are None keep what is stored."""
+
+    # Restarts
+
+    async def save_restart(self, restart: Restart, *, held_by: str | None, now: datetime | None = None) -> bool:
+        """Update an open restart whose lease is `held_by`'s (None: take over one whose lease ran out by `now`).
+
+        Raises:
+            ValueError: neither `held_by` nor `now` was given.
+        """
+
+    async def restarts(self, workspace_id: str, *, limit: int) -> Sequence[Restart]:
+        """The latest cycles, newest first."""
+
+    # Tokens
+
+    async def add_token(self, token: TokenRecord) -> None:
+        """Insert."""
+
+    async def drop_token(self, token_id: str) -> TokenRecord | None:
+        """Delete and return what was deleted."""
+
+    # Deferrals
+
+    async def enqueue(self, deferral: Deferral, *, limits: QueueLimits, decision: Decision | None = None) -> Enqueued:
+        """Put a request away, queued or already leased, or say why not.
+
+        A row with the same (workspace, caller, idempotency_key) that is active or completed since
+        `limits.idempotency_since` is joined (same digest) or conflicts (another): nothing is inserted then. Head and
+        rank are computed here. The decision is written only when a row was inserted.
+        """
+
+    async def deferral(self, deferral_id: str) -> Deferral | None:
+        """Read one, whatever its state."""
+
+    async def deferral_of_task(self, workspace_id: str, task_id: str) -> Deferral | None:
+        """Read the deferral whose provisional task id that is."""
+
+    async def deferrals(
+        self, *, workspace_id: str | None = None, states: Sequence[State] = (), limit: int = 100
+    ) -> Sequence[Deferral]:
+        """List the newest first, without bodies (`request.body`, `answer`, `credentials` are empty)."""
+
+    async def claim(self, workspace_id: str, *, leases: Sequence[Lease], now: datetime) -> Sequence[Deferral]:
+        """Lease up to len(leases) claimable heads (queued, due, not expired) by rank, then age; increments `tries`."""
+
+    async def extend(self, deferral_id: str, lease_token: str, *, until: datetime) -> bool:
+        """Renew a lease; False when it is no longer the caller's."""
+
+    async def finish(
+        self, deferral_id: str, lease_token: str | None, ending: Ending, *, decision: Decision | None = None
+    ) -> Deferral | None:
+        """End a leased deferral (by its token) or a queued one (token None); None when lost.
+
+        Credentials are dropped, the body too unless the end is a dead letter; the next of its context becomes head.
+        """
+
+    async def learn_task(self, deferral_id: str, lease_token: str, upstream_task_id: str, task: StoredTask) -> bool:
+        """Note the upstream's task id as soon as it is known, while the lease lasts."""
+
+    async def update_task(self, deferral_id: str, task: StoredTask) -> bool:
+        """Keep a later state of a completed deferral's task (a non-terminal task that went on)."""
+
+    async def release(self, deferral_id: str, lease_token: str, requeue: Requeue) -> bool:
+        """Put a leased deferral back into its queue."""
+
+    async def release_expired(self, now: datetime) -> Sequence[Watch]:
+        """Queue again, marked `maybe`, every deferral whose lease ran out; return them.
+
+        `Watch.adopted` says whether it was adopted until now: from now on it blocks its context like any other.
+        """
+
+    async def release_owned(self, owner: str, now: datetime) -> Sequence[Watch]:
+        """Queue again, marked `maybe`, what a dead proxy (this one's earlier life) had leased; return as above."""
+
+    async def due(self, now: datetime, *, limit: int) -> Sequence[str]:
+        """Ids of workspaces that have a claimable head."""
+
+    async def overdue(self, now: datetime, *, limit: int) -> Sequence[Deferral]:
+        """Queued deferrals whose TTL has passed, without bodies."""
+
+    async def purge(self, *, ended_before: datetime, limit: int) -> int:
+        """Delete ended deferrals (with aliases and journal) older than that; return how many."""
+
+    # Decision log
+
+    async def log(self, decisions: Sequence[Decision]) -> None:
+        """Append."""
+
+    async def decisions(self, workspace_id: str, *, limit: int) -> Sequence[Decision]:
+        """Newest first."""
+
+    async def trim_decisions(self, *, before: datetime, rows: int) -> int:
+        """Delete what is older, or beyond the newest `rows` of a workspace; return how many."""

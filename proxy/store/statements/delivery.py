@@ -1,0 +1,169 @@
+"""Statements about leases and the ends of deferrals.
+
+Owns: these texts. Knows nothing of: how a deferral came into its queue (`statements.deferrals`).
+"""
+
+from typing import Final
+
+from proxy.store.statements import Statement
+
+CLAIMABLE: Final = Statement(
+    "claimable",
+    "Find the claimable heads of a workspace by rank, then age.",
+    """
+    SELECT seq FROM deferrals
+    WHERE workspace = (SELECT number FROM workspaces WHERE id = :workspace_id)
+      AND state = 'queued' AND head = 1 AND +next_attempt_at <= :now AND +expires_at > :now
+    ORDER BY rank DESC, seq LIMIT :limit
+    """,
+)
+LEASE: Final = Statement(
+    "lease",
+    "Lease a queued deferral and count the try; return its sequence.",
+    """
+    UPDATE deferrals SET state = 'leased', tries = tries + 1, leased_at = :now,
+        lease_token = :lease_token, lease_owner = :lease_owner, lease_until = :lease_until
+    WHERE seq = :seq AND state = 'queued'
+    RETURNING seq
+    """,
+)
+EXTEND: Final = Statement(
+    "extend",
+    "Renew a lease.",
+    """
+    UPDATE deferrals SET lease_until = :until WHERE id = :id AND state = 'leased' AND lease_token = :lease_token
+    RETURNING seq
+    """,
+)
+LEARN_TASK: Final = Statement(
+    "learn_task",
+    "Keep what is known of a task while its lease lasts.",
+    """
+    UPDATE deferrals SET task_json = :task_json, task_version = :task_version, task_state = :task_state
+    WHERE id = :id AND state = 'leased' AND lease_token = :lease_token
+    RETURNING seq
+    """,
+)
+UPDATE_TASK: Final = Statement(
+    "update_task",
+    "Keep a later state of a completed deferral's task.",
+    """
+    UPDATE deferrals SET task_json = :task_json, task_version = :task_version, task_state = :task_state
+    WHERE id = :id AND state = 'completed'
+    RETURNING seq
+    """,
+)
+RELEASE: Final = Statement(
+    "release",
+    "Put a leased deferral back; it blocks its context again.",
+    """
+    UPDATE deferrals SET state = 'queued', adopted = 0, lease_token = NULL, lease_owner = NULL, lease_until = NULL,
+        head = CASE WHEN context_id IS NULL THEN 1 ELSE head END,
+        next_attempt_at = :next_attempt_at, attempts = :attempts, maybe = :maybe, gateway_since = :gateway_since,
+        last_error = COALESCE(:error, last_error)
+    WHERE id = :id AND state = 'leased' AND lease_token = :lease_token
+    RETURNING workspace, context_id
+    """,
+)
+LEASES_OVER: Final = Statement(
+    "leases_over",
+    "Find leased deferrals whose lease ran out.",
+    "SELECT seq, adopted FROM deferrals WHERE state = 'leased' AND lease_until <= :now ORDER BY seq",
+)
+LEASES_OWNED: Final = Statement(
+    "leases_owned",
+    "Find what a proxy had leased.",
+    "SELECT seq, adopted FROM deferrals WHERE state = 'leased' AND lease_owner = :owner ORDER BY seq",
+)
+TAKE_BACK: Final = Statement(
+    "take_back",
+    "Put a leased deferral back without its holder's word: nobody knows whether it was sent.",
+    """
+    UPDATE deferrals SET state = 'queued', adopted = 0, lease_token = NULL, lease_owner = NULL, lease_until = NULL,
+        head = CASE WHEN context_id IS NULL THEN 1 ELSE head END,
+        next_attempt_at = :now, maybe = 1, last_error = :error
+    WHERE seq = :seq AND state = 'leased'
+    RETURNING workspace, context_id
+    """,
+)
+END: Final = Statement(
+    "end",
+    "End a deferral that is leased under a token, or queued (an empty token).",
+    """
+    UPDATE deferrals SET state = :state, head = 0, lease_token = NULL, lease_owner = NULL, lease_until = NULL,
+        completed_at = :at, last_error = COALESCE(:error, last_error),
+        task_json = COALESCE(:task_json, task_json), task_version = COALESCE(:task_version, task_version),
+        task_state = COALESCE(:task_state, task_state)
+    WHERE id = :id AND state = :source AND COALESCE(lease_token, '') = :lease_token
+    RETURNING seq, workspace, context_id, adopted, bytes
+    """,
+)
+DROP_REQUEST: Final = Statement(
+    "drop_request",
+    "Delete a deferral's body and credentials.",
+    "DELETE FROM requests WHERE deferral = :seq",
+)
+DROP_CREDENTIALS: Final = Statement(
+    "drop_credentials",
+    "Delete a dead letter's credentials and keep its body.",
+    "UPDATE requests SET credentials = NULL WHERE deferral = :seq",
+)
+ADD_ANSWER: Final = Statement(
+    "add_answer",
+    "Keep the agent's answer.",
+    "INSERT INTO answers (deferral, status, headers, body) VALUES (:seq, :status, :headers, :body)",
+)
+ACTIVE_IDS: Final = Statement(
+    "active_ids",
+    "Find the active deferrals of a workspace.",
+    """
+    SELECT seq FROM deferrals WHERE workspace = :workspace AND state = 'queued'
+    UNION ALL
+    SELECT seq FROM deferrals WHERE workspace = :workspace AND state = 'leased'
+    """,
+)
+CANCEL: Final = Statement(
+    "cancel",
+    "Cancel an active deferral, whoever holds its lease.",
+    """
+    UPDATE deferrals SET state = 'cancelled', head = 0, lease_token = NULL, lease_owner = NULL, lease_until = NULL,
+        completed_at = :at, last_error = :reason
+    WHERE seq = :seq
+    """,
+)
+EMPTY_QUEUE: Final = Statement(
+    "empty_queue",
+    "Count a queue as empty.",
+    "UPDATE queue_sizes SET depth = 0, bytes = 0 WHERE workspace = :workspace",
+)
+
+DUE: Final = Statement(
+    "due",
+    "Find workspaces that have a claimable head.",
+    """
+    SELECT w.id FROM queue_sizes q JOIN workspaces w ON w.number = q.workspace
+    WHERE q.depth > 0 AND EXISTS (
+        SELECT 1 FROM deferrals d
+        WHERE d.workspace = q.workspace AND d.state = 'queued' AND d.head = 1
+          AND d.next_attempt_at <= :now AND d.expires_at > :now
+    )
+    ORDER BY q.workspace LIMIT :limit
+    """,
+)
+OVERDUE: Final = Statement(
+    "overdue",
+    "Find queued deferrals whose time to live has passed, the longest overdue first.",
+    """
+    SELECT seq FROM deferrals WHERE state = 'queued' AND expires_at <= :now ORDER BY expires_at, seq LIMIT :limit
+    """,
+)
+PURGE: Final = Statement(
+    "purge",
+    "Delete deferrals that ended before an instant, with body, answer, alias and journal.",
+    """
+    DELETE FROM deferrals WHERE seq IN (
+        SELECT seq FROM deferrals WHERE completed_at < :before ORDER BY completed_at LIMIT :limit
+    )
+    RETURNING seq
+    """,
+)

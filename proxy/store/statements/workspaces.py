@@ -1,0 +1,155 @@
+"""Statements about workspaces, their signs of life, restarts and tokens.
+
+Owns: these texts. Knows nothing of: the order in which a unit of work uses them.
+"""
+
+from typing import Final
+
+from proxy.store.statements import Statement
+
+WORKSPACE: Final = Statement(
+    "workspace",
+    "Read one workspace by its id.",
+    "SELECT {workspace} FROM workspaces w WHERE w.id = :id",
+)
+WORKSPACES: Final = Statement(
+    "workspaces",
+    "Read all workspaces, removed ones too, by id.",
+    "SELECT {workspace} FROM workspaces w ORDER BY w.id",
+)
+ADD_WORKSPACE: Final = Statement(
+    "add_workspace",
+    "Insert a workspace, or nothing when its id is taken; return its number.",
+    """
+    INSERT INTO workspaces ({workspace_columns}) VALUES ({workspace_values})
+    ON CONFLICT (id) DO NOTHING
+    RETURNING number
+    """,
+)
+ADD_QUEUE: Final = Statement(
+    "add_queue",
+    "Give a new workspace its empty queue.",
+    "INSERT INTO queue_sizes (workspace, depth, bytes) VALUES (:workspace, 0, 0)",
+)
+REPLACE_WORKSPACE: Final = Statement(
+    "replace_workspace",
+    "Compare-and-set on the version and, where asked, on the last sign of life; return the workspace's number.",
+    """
+    UPDATE workspaces SET version = version + 1, {workspace_set}
+    WHERE id = :id AND version = :version
+      AND NOT EXISTS (
+          SELECT 1 FROM signs WHERE signs.workspace = workspaces.number AND signs.last_sign_at > :no_sign_after
+      )
+    RETURNING number
+    """,
+)
+
+SIGNS: Final = Statement(
+    "signs",
+    "Read the signs of life of all workspaces.",
+    "SELECT {signs} FROM signs s JOIN workspaces w ON w.number = s.workspace",
+)
+MERGE_SIGNS: Final = Statement(
+    "merge_signs",
+    "Merge signs of life into a known workspace's row: instants move forward only, NULL keeps what is stored.",
+    """
+    INSERT INTO signs (workspace, last_sign_at, last_heartbeat_at, agent_down_at, active_tasks, max_concurrent,
+                       progress)
+    SELECT number, :last_sign_at, :last_heartbeat_at, :agent_down_at, :active_tasks, :max_concurrent, :progress
+    FROM workspaces WHERE id = :id
+    ON CONFLICT (workspace) DO UPDATE SET
+        last_sign_at = CASE
+            WHEN excluded.last_sign_at IS NULL OR signs.last_sign_at > excluded.last_sign_at THEN signs.last_sign_at
+            ELSE excluded.last_sign_at END,
+        last_heartbeat_at = CASE
+            WHEN excluded.last_heartbeat_at IS NULL OR signs.last_heartbeat_at > excluded.last_heartbeat_at
+            THEN signs.last_heartbeat_at ELSE excluded.last_heartbeat_at END,
+        agent_down_at = CASE
+            WHEN excluded.agent_down_at IS NULL OR signs.agent_down_at > excluded.agent_down_at
+            THEN signs.agent_down_at ELSE excluded.agent_down_at END,
+        active_tasks = COALESCE(excluded.active_tasks, signs.active_tasks),
+        max_concurrent = COALESCE(excluded.max_concurrent, signs.max_concurrent),
+        progress = COALESCE(excluded.progress, signs.progress)
+    """,
+)
+CONTRADICT_DOWN: Final = Statement(
+    "contradict_down",
+    "Forget that an agent was said to be down where a later sign of life says otherwise.",
+    "UPDATE signs SET agent_down_at = NULL WHERE agent_down_at IS NOT NULL AND last_sign_at > agent_down_at",
+)
+
+ADD_RESTART: Final = Statement(
+    "add_restart",
+    "Record a restart before the runtime is called.",
+    "INSERT INTO restarts (workspace, {restart_columns}) VALUES (:workspace, {restart_values})",
+)
+KEEP_RESTART: Final = Statement(
+    "keep_restart",
+    "Update an open restart whose lease is the caller's.",
+    """
+    UPDATE restarts SET {restart_set}
+    WHERE workspace = (SELECT number FROM workspaces WHERE id = :workspace_id) AND generation = :generation
+      AND phase IN ('recorded', 'stopped', 'started') AND lease_owner = :held_by
+    RETURNING generation
+    """,
+)
+TAKE_RESTART: Final = Statement(
+    "take_restart",
+    "Take over an open restart whose lease ran out, or that never had one.",
+    """
+    UPDATE restarts SET {restart_set}
+    WHERE workspace = (SELECT number FROM workspaces WHERE id = :workspace_id) AND generation = :generation
+      AND phase IN ('recorded', 'stopped', 'started') AND (lease_until IS NULL OR lease_until <= :now)
+    RETURNING generation
+    """,
+)
+RESTARTS_OF: Final = Statement(
+    "restarts_of",
+    "Read the latest restarts of a workspace, newest first.",
+    """
+    SELECT {restart} FROM restarts r JOIN workspaces w ON w.number = r.workspace
+    WHERE w.id = :workspace_id ORDER BY r.generation DESC LIMIT :limit
+    """,
+)
+RESTARTS_OPEN: Final = Statement(
+    "restarts_open",
+    "Read every restart that has not ended.",
+    """
+    SELECT {restart} FROM restarts r JOIN workspaces w ON w.number = r.workspace
+    WHERE r.phase IN ('recorded', 'stopped', 'started')
+    """,
+)
+RESTARTS_SINCE: Final = Statement(
+    "restarts_since",
+    "Read every restart that started later than an instant.",
+    """
+    SELECT {restart} FROM restarts r JOIN workspaces w ON w.number = r.workspace
+    WHERE r.started_at > :since
+    """,
+)
+
+TOKENS: Final = Statement(
+    "tokens",
+    "Read all tokens' digests, oldest first.",
+    "SELECT {token} FROM tokens ORDER BY created_at, id",
+)
+ADD_TOKEN: Final = Statement(
+    "add_token",
+    "Insert a token's digest.",
+    "INSERT INTO tokens ({token}) VALUES ({token_values})",
+)
+DROP_TOKEN: Final = Statement(
+    "drop_token",
+    "Delete a token and return what was deleted.",
+    "DELETE FROM tokens WHERE id = :id RETURNING {token}",
+)
+RETIRE_TOKENS: Final = Statement(
+    "retire_tokens",
+    "Delete the tokens that earlier lives of a workspace got at their start; a token of no life stays.",
+    "DELETE FROM tokens WHERE kind = :kind AND name = :name AND incarnation < :incarnation",
+)
+DROP_TOKENS: Final = Statement(
+    "drop_tokens",
+    "Delete all tokens of one owner.",
+    "DELETE FROM tokens WHERE kind = :kind AND name = :name",
+)

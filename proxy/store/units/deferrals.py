@@ -1,0 +1,145 @@
+"""Units of work that put requests away and read them.
+
+Owns: joining and limits of a queue. Knows nothing of: leases and ends (`units.delivery`), order (`units.heads`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from proxy.core.decision import Decision
+from proxy.core.deferral import Deferral, State
+from proxy.core.times import micros
+from proxy.store import Ending, Enqueued, Placed, QueueLimits, rows
+from proxy.store import deferral_rows as deferred
+from proxy.store.statements import deferrals as sql
+from proxy.store.statements import log
+from proxy.store.units import Unit
+from proxy.store.units.delivery import end
+from proxy.store.units.heads import ALONE, NOT_HEAD, place, settle
+from proxy.store.vocabulary import SUPERSEDED
+
+
+def check_new(deferral: Deferral) -> None:
+    """Refuse what no queue can hold.
+
+    Raises:
+        ValueError: it is neither queued without nor leased with a lease, it is adopted yet not leased, it has ended.
+    """
+    if (deferral.state, deferral.lease is not None) not in {(State.QUEUED, False), (State.LEASED, True)}:
+        raise ValueError(f"a new deferral is queued, or leased with a lease; this one is {deferral.state}")
+    if deferral.adopted and deferral.state is not State.LEASED:
+        raise ValueError("an adopted deferral is leased: its first call is still running")
+    if deferral.completed_at is not None:
+        raise ValueError("a new deferral has not ended")
+
+
+def enqueue(deferral: Deferral, limits: QueueLimits, decision: Decision | None) -> Unit[Enqueued]:
+    """Put a request away, join it to what is known of its key, or say why not."""
+    check_new(deferral)
+    queue = yield sql.TAKE_QUEUE, {"workspace_id": deferral.workspace_id}
+    if not queue:
+        return Enqueued(placed=Placed.GONE, deferral=None, depth=0)
+    workspace, depth, size = queue[0]
+    expired = None
+    if deferral.caller is not None and deferral.idempotency_key is not None:
+        known, expired = yield from _known(workspace, deferral, limits)
+        if known is not None:
+            placed = Placed.JOINED if known.digest == deferral.digest else Placed.CONFLICT
+            return Enqueued(placed=placed, deferral=known, depth=depth, expired=expired)
+        if expired is not None:
+            depth, size = depth - 1, size - expired.size
+    own = deferral.size
+    if 0 < limits.rows <= depth:
+        return Enqueued(placed=Placed.FULL_ROWS, deferral=None, depth=depth, expired=expired)
+    if 0 < limits.bytes < size + own:
+        return Enqueued(placed=Placed.FULL_BYTES, deferral=None, depth=depth, expired=expired)
+    seq = yield from _insert(workspace, deferral, own)
+    yield sql.GROW_QUEUE, {"workspace": workspace, "rows": 1, "bytes": own}
+    if decision is not None:
+        yield log.ADD_DECISION, rows.decision_values(decision)
+    return Enqueued(placed=Placed.INSERTED, deferral=replace(deferral, seq=seq), depth=depth + 1, expired=expired)
+
+
+def _known(workspace: int, deferral: Deferral, limits: QueueLimits) -> Unit[tuple[Deferral | None, Deferral | None]]:
+    """Find what a key stands for: the deferral to join, if any, and one that had to be ended as expired, if any."""
+    key = {"workspace": workspace, "caller": deferral.caller, "idempotency_key": deferral.idempotency_key}
+    expired = None
+    active = yield sql.ACTIVE_OF_KEY, key
+    if active:
+        seq, _, state, expires_at = active[0]
+        found = yield sql.DEFERRAL_AT, {"seq": seq}
+        known = deferred.whole(found[0])
+        if state != State.QUEUED or expires_at > micros(deferral.enqueued_at):
+            return known, None
+        # Its time has passed and no sweep has met it yet: it must not swallow the new request (scenario 47).
+        ending = Ending(state=State.EXPIRED, at=deferral.enqueued_at, error=SUPERSEDED)
+        ended = yield from end(known.id, None, ending)
+        # As it was, so that its size can be told; as it is, in everything else.
+        expired = None if ended is None else replace(ended, request=known.request)
+    if limits.idempotency_since is not None:
+        completed = yield sql.COMPLETED_OF_KEY, {**key, "since": micros(limits.idempotency_since)}
+        if completed:
+            found = yield sql.DEFERRAL_AT, {"seq": completed[0][0]}
+            return deferred.whole(found[0]), expired
+    return None, expired
+
+
+def _insert(workspace: int, deferral: Deferral, size: int) -> Unit[int]:
+    context = deferral.context_id
+    is_leased = deferral.state is State.LEASED
+    if deferral.adopted:
+        head = NOT_HEAD
+    elif context is None:
+        head = ALONE
+    elif is_leased:
+        head = NOT_HEAD  # until `settle` sees it: two heads at once are no state to pass through
+    else:
+        head = yield from place(workspace, context, deferral.priority)
+    values = deferred.deferral_values(deferral)
+    values.update(workspace=workspace, bytes=size, head=head, rank=deferral.priority)
+    yield sql.ADD_DEFERRAL, values
+    added = yield sql.SEQUENCE, {"id": deferral.id}
+    seq: int = added[0][0]
+    body = deferral.request.body
+    if body or deferral.credentials is not None:
+        yield sql.ADD_REQUEST, {"seq": seq, "body": body, "credentials": deferral.credentials}
+    if deferral.upstream_task_id is not None or deferral.upstream_context_id is not None:
+        yield (
+            sql.SET_ALIAS,
+            {
+                "seq": seq,
+                "upstream_task_id": deferral.upstream_task_id,
+                "upstream_context_id": deferral.upstream_context_id,
+            },
+        )
+    if is_leased and context is not None and not deferral.adopted:
+        yield from settle(workspace, context)
+    return seq
+
+
+def deferral(deferral_id: str) -> Unit[Deferral | None]:
+    """Read one with everything."""
+    found = yield sql.DEFERRAL, {"id": deferral_id}
+    return deferred.whole(found[0]) if found else None
+
+
+def deferral_of_task(workspace_id: str, task_id: str) -> Unit[Deferral | None]:
+    """Read the latest deferral of a provisional task id with everything."""
+    found = yield sql.DEFERRAL_OF_TASK, {"workspace_id": workspace_id, "task_id": task_id}
+    return deferred.whole(found[0]) if found else None
+
+
+def deferrals(workspace_id: str | None, states: Sequence[State], limit: int) -> Unit[Sequence[Deferral]]:
+    """List the newest first: the newest of each state by an index that has them in order, then the newest of those."""
+    seqs: list[int] = []
+    for state in set(states) or set(State):
+        if workspace_id is None:
+            found = yield sql.LIST, {"state": state.value, "limit": limit}
+        else:
+            found = yield sql.LIST_OF, {"workspace_id": workspace_id, "state": state.value, "limit": limit}
+        seqs += [row[0] for row in found]
+    listed = []
+    for seq in sorted(seqs, reverse=True)[:limit]:
+        found = yield sql.BRIEF_AT, {"seq": seq}
+        listed.append(deferred.brief(found[0]))
+    return listed

@@ -1,0 +1,139 @@
+"""Units of work about workspaces, their signs of life, restarts and tokens.
+
+Owns: what belongs together in one transaction. Knows nothing of: who asks, and why.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace as altered
+from datetime import datetime
+from typing import Final
+
+from proxy.core.decision import Decision
+from proxy.core.lifecycle import Desired
+from proxy.core.restart import Restart
+from proxy.core.times import micros
+from proxy.core.workspace import Workspace
+from proxy.store import WORKSPACE_TOKEN, Signs, Snapshot, TokenRecord, rows
+from proxy.store import deferral_rows as deferred
+from proxy.store.statements import deferrals as queue
+from proxy.store.statements import log
+from proxy.store.statements import workspaces as sql
+from proxy.store.units import Params, Unit
+from proxy.store.units.delivery import cancel_all
+
+_NEVER: Final = 2**62
+"""Later than every sign of life."""
+
+
+def snapshot(restarts_since: datetime, completed_since: datetime) -> Unit[Snapshot]:
+    """Read everything that a starting proxy needs."""
+    found = yield sql.WORKSPACES, {}
+    signs = yield sql.SIGNS, {}
+    tokens = yield sql.TOKENS, {}
+    opened = yield sql.RESTARTS_OPEN, {}
+    since = yield sql.RESTARTS_SINCE, {"since": micros(restarts_since)}
+    sizes = yield queue.SIZES, {}
+    active = yield queue.WATCHES_ACTIVE, {}
+    completed = yield queue.WATCHES_COMPLETED, {"since": micros(completed_since)}
+    restarts = {(cycle.workspace_id, cycle.generation): cycle for cycle in map(rows.restart, [*opened, *since])}
+    return Snapshot(
+        workspaces=[rows.workspace(row) for row in found],
+        signs=dict(rows.signs(row) for row in signs),
+        tokens=[rows.token(row) for row in tokens],
+        restarts=[restarts[key] for key in sorted(restarts)],
+        sizes={workspace_id: deferred.size(depth, size) for workspace_id, depth, size in sizes},
+        watched=[deferred.watch(row) for row in [*active, *completed]],
+    )
+
+
+def workspace(workspace_id: str) -> Unit[Workspace | None]:
+    """Read one."""
+    found = yield sql.WORKSPACE, {"id": workspace_id}
+    return rows.workspace(found[0]) if found else None
+
+
+def create(new: Workspace, token: TokenRecord | None, decision: Decision | None) -> Unit[Workspace | None]:
+    """Insert a workspace with its queue and token."""
+    added = yield sql.ADD_WORKSPACE, rows.workspace_values(new)
+    if not added:
+        return None
+    yield sql.ADD_QUEUE, {"workspace": added[0][0]}
+    if token is not None:
+        yield sql.ADD_TOKEN, rows.token_values(token)
+    if decision is not None:
+        yield log.ADD_DECISION, rows.decision_values(decision)
+    return new
+
+
+def replace(
+    updated: Workspace,
+    *,
+    restart: Restart | None,
+    token: TokenRecord | None,
+    retire_tokens: bool,
+    no_sign_after: datetime | None,
+    decision: Decision | None,
+) -> Unit[Workspace | None]:
+    """Compare-and-set a workspace, with everything that belongs to the change."""
+    latest_sign = _NEVER if no_sign_after is None else micros(no_sign_after)
+    changed = yield sql.REPLACE_WORKSPACE, {**rows.workspace_values(updated), "no_sign_after": latest_sign}
+    if not changed:
+        return None
+    if restart is not None:
+        yield sql.ADD_RESTART, {**rows.restart_values(restart), "workspace": changed[0][0]}
+    if retire_tokens:
+        earlier: Params = {"kind": WORKSPACE_TOKEN, "name": updated.id, "incarnation": updated.incarnation}
+        yield sql.RETIRE_TOKENS, earlier
+    if token is not None:
+        yield sql.ADD_TOKEN, rows.token_values(token)
+    if decision is not None:
+        yield log.ADD_DECISION, rows.decision_values(decision)
+    return altered(updated, version=updated.version + 1)
+
+
+def remove(doomed: Workspace, at: datetime, reason: str, decision: Decision) -> Unit[bool]:
+    """Mark as removed; nobody may speak for it any more, and nothing waits for it."""
+    values = rows.workspace_values(altered(doomed, desired=Desired.REMOVED))
+    changed = yield sql.REPLACE_WORKSPACE, {**values, "no_sign_after": _NEVER}
+    if not changed:
+        return False
+    yield sql.DROP_TOKENS, {"kind": WORKSPACE_TOKEN, "name": doomed.id}
+    yield from cancel_all(changed[0][0], at, reason)
+    yield log.ADD_DECISION, rows.decision_values(decision)
+    return True
+
+
+def record_signs(signs: Mapping[str, Signs]) -> Unit[None]:
+    """Merge signs of life; those of unknown workspaces vanish. Sorted, so that two writers cannot lock crosswise."""
+    merged: list[Params] = [rows.signs_values(workspace_id, signs[workspace_id]) for workspace_id in sorted(signs)]
+    yield sql.MERGE_SIGNS, merged
+    yield sql.CONTRADICT_DOWN, {}
+
+
+def save_restart(restart: Restart, held_by: str | None, now: datetime | None) -> Unit[bool]:
+    """Update an open restart by the right of its lease, or take it over."""
+    values = rows.restart_values(restart)
+    if held_by is not None:
+        saved = yield sql.KEEP_RESTART, {**values, "held_by": held_by}
+    elif now is None:
+        raise ValueError("taking a restart over needs now, to know whether its lease ran out")
+    else:
+        saved = yield sql.TAKE_RESTART, {**values, "now": micros(now)}
+    return bool(saved)
+
+
+def restarts(workspace_id: str, limit: int) -> Unit[Sequence[Restart]]:
+    """Read the latest, newest first."""
+    found = yield sql.RESTARTS_OF, {"workspace_id": workspace_id, "limit": limit}
+    return [rows.restart(row) for row in found]
+
+
+def add_token(token: TokenRecord) -> Unit[None]:
+    """Insert."""
+    yield sql.ADD_TOKEN, rows.token_values(token)
+
+
+def drop_token(token_id: str) -> Unit[TokenRecord | None]:
+    """Delete and return."""
+    dropped = yield sql.DROP_TOKEN, {"id": token_id}
+    return rows.token(dropped[0]) if dropped else None

@@ -1,0 +1,1 @@
+"""The HTTP doors: the data path, the registry, the queue and the admin's verbs."""

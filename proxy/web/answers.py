@@ -1,0 +1,71 @@
+"""Answers that Holdfast makes itself, and answers that it passes on.
+
+Owns: turning a `HoldfastError` or a JSON-able value into a response, and the response that carries an agent's answer.
+Knows nothing of: why.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
+
+from proxy.core import a2a
+from proxy.core.errors import HoldfastError
+from proxy.forward import RawHeaders
+
+REQUEST_ID = "Holdfast-Request-Id"
+VERDICT = "Holdfast-Verdict"
+RESTART = "Holdfast-Restart"
+RECEIPT = "Holdfast-Receipt"
+
+
+def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A JSON answer of our own."""
+    return web.Response(
+        body=msgspec.json.encode(value), status=status, content_type="application/json", headers=headers
+    )
+
+
+def error_answer(
+    error: HoldfastError, call: a2a.Call | None = None, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """An error in the caller's own binding; plain JSON without a call."""
+    said = a2a.error_answer(call, error)
+    response = web.Response(body=said.body, status=said.status, headers=headers)
+    response.headers[hdrs.CONTENT_TYPE] = said.content_type
+    if error.retry_after is not None:
+        response.headers[hdrs.RETRY_AFTER] = str(error.retry_after)
+    return response
+
+
+class PassedOn(web.StreamResponse):
+    """An agent's answer on its way to the client: its status, reason and header fields as they came.
+
+    aiohttp adds a Content-Type where there is none; an agent's answer keeps what it has.
+    """
+
+    def __init__(self, *, status: int, reason: bytes, headers: RawHeaders) -> None:
+        fields: CIMultiDict[str] = CIMultiDict()
+        for name, value in headers:
+            fields.add(name.decode("latin-1"), value.decode("utf-8", "surrogateescape"))
+        super().__init__(status=status, reason=reason.decode("latin-1"), headers=fields)
+        self._typed = hdrs.CONTENT_TYPE in fields
+
+    async def _prepare_headers(self) -> None:
+        await super()._prepare_headers()
+        if not self._typed:
+            self._headers.popall(hdrs.CONTENT_TYPE, None)
+
+
+class Whole(PassedOn):
+    """An agent's answer that is at hand as a whole."""
+
+    def __init__(self, *, status: int, reason: bytes, headers: RawHeaders, body: bytes) -> None:
+        super().__init__(status=status, reason=reason, headers=headers)
+        self._whole = body
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Send the body and end."""
+        await super().write_eof(data or self._whole)

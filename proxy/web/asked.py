@@ -1,0 +1,128 @@
+"""One request on the data path, as it was asked.
+
+Owns: what came in, parsed no earlier than somebody needs it.
+Knows nothing of: what is done with it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from proxy.core import a2a
+from proxy.core.deferral import Priority
+from proxy.core.errors import CallerError
+from proxy.core.tokens import Owner, TokenKind
+from proxy.forward import RawHeaders
+from proxy.loops.deferring import Incoming
+from proxy.loops.routing import Route
+
+MOST_KEY_LENGTH = 256
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request. `headers` are end to end, with the request id; `names` maps agent ids to the caller's, for the way back.
+
+    `caller` is None where nobody authenticates.
+    """
+
+    request_id: str
+    route: Route
+    caller: Owner | None
+    method: str
+    tail: str
+    headers: RawHeaders
+    body: bytes
+    prefer: str = ""
+    idempotency_key: str | None = None
+    priority: str | None = None
+    user_agent: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
+    original_body: bytes | None = None
+    _call: a2a.Call | None = None
+
+    def call(self) -> a2a.Call:
+        """What the request says; read once.
+
+        Raises:
+            MalformedBody: it cannot be read, and somebody had to.
+        """
+        if self._call is None:
+            self._call = a2a.read(
+                self.method,
+                self.tail,
+                self._header(b"a2a-version"),
+                self._header(b"content-type"),
+                self.body if self.original_body is None else self.original_body,
+            )
+        return self._call
+
+    def call_or_none(self) -> a2a.Call | None:
+        """What the request says, or what could be said of it although its body is malformed."""
+        try:
+            return self.call()
+        except a2a.MalformedBody as problem:
+            return problem.call
+
+    def _header(self, wanted: bytes) -> str | None:
+        return next((value.decode("latin-1") for name, value in self.headers if name.lower() == wanted), None)
+
+    def replace_body(self, body: bytes, tail: str, names: Mapping[str, str]) -> None:
+        """Send other ids to the agent than the caller used; `call` keeps saying what the caller said."""
+        if self.original_body is None:
+            self.original_body = self.body
+        self.body = body
+        self.tail = tail
+        self.names = names
+
+    @property
+    def deferrable(self) -> bool:
+        """It may be put away now: an A2A send over JSON-RPC, or a POST that is not A2A.
+
+        Streams and REST sends have no deferred form yet; they get their binding's own 503.
+        """
+        call = self.call()
+        return call.deferrable and not call.streaming and call.binding is not a2a.Binding.REST
+
+    @property
+    def wants_deferral(self) -> bool:
+        """The caller prefers a deferral to a refusal (RFC 7240 `respond-async`, `wait`)."""
+        return "respond-async" in self.prefer or "wait=" in self.prefer
+
+    @property
+    def caller_name(self) -> str | None:
+        """The caller as idempotency keys and queues name it."""
+        return self.caller.caller if self.caller is not None else None
+
+    def incoming(self) -> Incoming:
+        """The request as it is put away: as the caller wrote it.
+
+        Raises:
+            MalformedBody: what would be stored must be readable.
+            CallerError: 400 for a priority or a key that there cannot be, 403 for `critical` from others than the admin.
+        """
+        key = self.idempotency_key
+        if key is not None and not 0 < len(key) <= MOST_KEY_LENGTH:
+            raise CallerError("BAD_IDEMPOTENCY_KEY", f"Idempotency-Key is 1 to {MOST_KEY_LENGTH} characters")
+        own = b"holdfast-request-id"
+        return Incoming(
+            call=self.call(),
+            method=self.method,
+            tail=self.tail,
+            headers=tuple(pair for pair in self.headers if pair[0].lower() != own),
+            body=self.body if self.original_body is None else self.original_body,
+            caller=self.caller_name,
+            request_id=self.request_id,
+            idempotency_key=key,
+            priority=self._priority(),
+        )
+
+    def _priority(self) -> int:
+        if self.priority is None:
+            return Priority.TASK
+        priority = Priority.BY_NAME.get(self.priority.strip().lower())
+        if priority is None:
+            known = ", ".join(Priority.BY_NAME)
+            raise CallerError("BAD_PRIORITY", f"Holdfast-Priority is one of {known}")
+        if priority == Priority.CRITICAL and self.caller is not None and self.caller.kind is not TokenKind.ADMIN:
+            raise CallerError("FORBIDDEN", "priority critical needs the admin's token", status=403)
+        return priority

@@ -1,0 +1,71 @@
+"""The queue's door: callers, targets and admins follow deferrals.
+
+Owns: routes that show deferrals; that a stranger cannot tell a hidden one from an unknown one.
+Knows nothing of: delivery.
+"""
+
+from aiohttp import web
+
+from proxy.core.deferral import Deferral
+from proxy.core.errors import CallerError
+from proxy.core.tokens import Owner, TokenKind
+from proxy.loops.deferring import states_of
+from proxy.loops.tasks import may_see
+from proxy.store import Store
+from proxy.web.answers import json_answer
+from proxy.web.auth import Auth
+from proxy.web.views import deferral_view
+
+MOST_LISTED = 1000
+
+
+class Queue:
+    """Serves deferrals."""
+
+    def __init__(self, *, store: Store, auth: Auth) -> None:
+        self._store = store
+        self._auth = auth
+
+    def routes(self) -> list[web.RouteDef]:
+        """What this door serves."""
+        return [
+            web.get("/workspaces/{id}/queue", self.index),
+            web.get("/workspaces/{id}/queue/{deferral_id}", self.show),
+        ]
+
+    async def index(self, request: web.Request) -> web.Response:
+        """`GET /workspaces/{id}/queue`: newest first; callers see their own."""
+        owner = self._auth.owner(request)
+        states = states_of([name for name in request.query.get("status", "").split(",") if name])
+        found = await self._store.deferrals(
+            workspace_id=request.match_info["id"], states=states, limit=limit_of(request)
+        )
+        return json_answer({"items": [deferral_view(item) for item in found if _sees(item, owner)]})
+
+    async def show(self, request: web.Request) -> web.Response:
+        """`GET /workspaces/{id}/queue/{deferral_id}`: for its caller, its target and the admin; else 404."""
+        try:
+            owner = self._auth.owner(request)
+        except CallerError:
+            raise unknown_deferral() from None
+        deferral = await self._store.deferral(request.match_info["deferral_id"])
+        if deferral is None or deferral.workspace_id != request.match_info["id"] or not _sees(deferral, owner):
+            raise unknown_deferral()
+        return json_answer(deferral_view(deferral))
+
+
+def _sees(deferral: Deferral, owner: Owner | None) -> bool:
+    return (owner is not None and owner.kind is TokenKind.READ) or may_see(deferral, owner)
+
+
+def limit_of(request: web.Request, default: int = 100) -> int:
+    """The `limit` of a listing: 1 to 1000."""
+    text = request.query.get("limit", str(default))
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_LISTED:
+        raise CallerError("BAD_LIMIT", f"limit is a whole number from 1 to {MOST_LISTED}")
+    return int(text)
+
+
+def unknown_deferral() -> CallerError:
+    """The same answer for a receipt that there is not and for one that is somebody else's."""
+    return CallerError("RECEIPT_NOT_FOUND", "unknown receipt", status=404)

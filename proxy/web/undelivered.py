@@ -1,0 +1,351 @@
+"""What a request gets that the agent did not answer.
+
+Owns: requests that are not dialled, calls that failed, retries that join, requests that wait behind others; the 202 and
+the refusals, each in the caller's binding.
+Knows nothing of: how a verdict is reached (`loops.gate`), how a row is written (`loops.deferring`), passing answers on.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from aiohttp import hdrs, web
+
+from proxy.clock import Now
+from proxy.core import a2a
+from proxy.core.decision import Decision, Trigger
+from proxy.core.deferral import ACTIVE, Deferral
+from proxy.core.errors import CallerError, HoldfastError, WorkspaceError
+from proxy.core.lifecycle import Status
+from proxy.core.outcome import Action, DeadAction, Failing, Outcome, UnmanagedAway, action_for
+from proxy.core.restart import MIN_RETRY_AFTER, RESTARTING_ANSWERS
+from proxy.core.restart import Answer as RestartAnswer
+from proxy.forward import Answer, UpstreamFailure
+from proxy.forward.headers import answer_headers
+from proxy.loops.deferring import Deferring, Receipt, key_conflict
+from proxy.loops.gate import Gate, Judgement
+from proxy.loops.records import Records
+from proxy.loops.replayer import Replayer
+from proxy.store import Store
+from proxy.telemetry import EventName, Telemetry
+from proxy.web.answers import RECEIPT, REQUEST_ID, RESTART, VERDICT, Whole, error_answer, json_answer
+from proxy.web.asked import Asked
+
+GO_CLIENT = "go-http-client/"
+ACCEPTED, OK = 202, 200
+DELIVERED = {Outcome.NOT_SENT: "no", Outcome.MAYBE: "maybe", Outcome.GATEWAY: "maybe", Outcome.LOST: "yes"}
+QUEUED_MESSAGE = "the workspace is away; the request is stored and will be delivered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manners:
+    """How deferrals are answered: the status (`auto`, `202`, `200`), and for how long an away workspace is believed in."""
+
+    deferred_status: str
+    unmanaged_window: float
+
+
+class Undelivered:
+    """Answers for absent agents."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        records: Records,
+        gate: Gate,
+        deferring: Deferring,
+        replayer: Replayer,
+        now: Now,
+        telemetry: Telemetry,
+        manners: Manners,
+    ) -> None:
+        self._store = store
+        self._records = records
+        self._gate = gate
+        self._deferring = deferring
+        self._replayer = replayer
+        self._now = now
+        self._telemetry = telemetry
+        self._manners = manners
+
+    # Not dialled
+
+    async def without_dialling(self, asked: Asked) -> web.StreamResponse | None:
+        """Answer for a workspace that nobody dials; None when it is dialled all the same.
+
+        Parked, polling, restarting and without a URL: BUSY by that name. A death that stands: its effects' answer.
+        Anything else that is not serving (offline with nothing declared) is dialled: one that answers is answered.
+        """
+        route = asked.route
+        workspace = route.workspace
+        if workspace.parked:
+            return await self._away(asked, workspace.desired.value, Trigger.PARKED)
+        if route.polling:
+            return await self._away(asked, "poll", Trigger.PARKED)
+        if workspace.status is Status.RESTARTING:
+            return await self._away(asked, "restarting", Trigger.FORWARD)
+        if workspace.url is None and workspace.status not in {Status.OFFLINE, Status.ABANDONED}:
+            return await self._away(asked, "no_url", Trigger.FORWARD)
+        if workspace.url is None:
+            return await self.failed(asked, Outcome.NOT_SENT, "no_url")
+        return None
+
+    async def _away(self, asked: Asked, rule: str, trigger: Trigger) -> web.StreamResponse:
+        headers = {VERDICT: f"busy; rule={rule}"}
+        if not asked.deferrable:
+            return self._refuse(asked, away(asked, f"workspace {asked.route.id} is away ({rule})"), headers)
+        decision = self._line(asked, trigger, "deferred", verdict="busy", rule=rule)
+        return await self._defer(asked, headers, maybe=False, error=rule, decision=decision)
+
+    # Failed
+
+    async def gateway_answer(self, asked: Asked, answer: Answer, content: bytes) -> web.StreamResponse:
+        """A 502, 503, 504 or 52x came from upstream: ask what it means before passing it on (scenarios 5, 35)."""
+        judgement = await self._gate.ask(asked.route, Trigger.FORWARD, request_id=asked.request_id)
+        action = self._action(asked, Outcome.GATEWAY, judgement)
+        if action is Action.PASS:
+            fields = (*answer_headers(answer.headers), (b"Holdfast-Request-Id", asked.request_id.encode()))
+            return Whole(status=answer.status, reason=answer.reason, headers=fields, body=content)
+        return await self._act(asked, Outcome.GATEWAY, f"upstream answered {answer.status}", judgement, action)
+
+    async def failed(self, asked: Asked, outcome: Outcome, reason: str) -> web.StreamResponse:
+        """A call failed: judge the workspace, then answer by the table of `core.outcome`."""
+        self._telemetry.emit(
+            EventName.REQUEST_FAILED,
+            workspace=asked.route.id,
+            request_id=asked.request_id,
+            fields={"class": outcome.value, "reason": reason},
+        )
+        if reason == "forbidden_address":
+            unsafe = WorkspaceError(
+                "UNSAFE_ADDRESS", "the workspace's URL is not publicly routable", status=502, facts={"delivered": "no"}
+            )
+            return self._refuse(asked, unsafe, {})
+        judgement = await self._gate.ask(asked.route, Trigger.FORWARD, request_id=asked.request_id)
+        return await self._act(asked, outcome, reason, judgement, self._action(asked, outcome, judgement))
+
+    async def note_lost(self, asked: Asked, failure: UpstreamFailure) -> None:
+        """An answer broke after something of it was passed on; the workspace is judged, the caller has what it has."""
+        self._telemetry.emit(
+            EventName.REQUEST_FAILED,
+            workspace=asked.route.id,
+            request_id=asked.request_id,
+            fields={"class": failure.outcome.value, "reason": failure.reason, "passed_on": "some"},
+        )
+        await self._gate.ask(asked.route, Trigger.FORWARD, request_id=asked.request_id)
+
+    def last_event(self, asked: Asked, failure: UpstreamFailure) -> bytes:
+        """The event that ends a broken stream in the caller's binding."""
+        error = WorkspaceError(
+            "STREAM_BROKEN",
+            "the agent's stream broke before its end",
+            status=502,
+            facts={"delivered": "yes", "reason": failure.reason},
+        )
+        body = a2a.error_answer(asked.call_or_none(), error).body
+        return b"\n\nevent: error\ndata: " + body + b"\n\n"
+
+    def _action(self, asked: Asked, outcome: Outcome, judgement: Judgement) -> Action:
+        route = asked.route
+        effective = route.effective
+        call = asked.call_or_none()
+        last = max(
+            (at for at in (route.workspace.started_at, route.signs.last_sign_at) if at is not None), default=None
+        )
+        window = timedelta(seconds=self._manners.unmanaged_window)
+        lately = last is not None and self._now() - last < window
+        sign = route.signs.last_sign_at
+        return action_for(
+            Failing(
+                outcome=outcome,
+                verdict=judgement.verdict.name,
+                rule=judgement.verdict.rule,
+                deferrable=_is_send(call),
+                fresh=lately,
+                abandoned=route.workspace.status is Status.ABANDONED,
+                known=(sign is not None and self._now() - sign < window)
+                or route.workspace.settings.unmanaged_away is UnmanagedAway.DEFER,
+                dead_action=DeadAction.DEFER if asked.wants_deferral else effective.dead_action,
+                unmanaged_away=effective.unmanaged_away,
+                redelivery=effective.redelivery,
+            )
+        )
+
+    async def _act(
+        self, asked: Asked, outcome: Outcome, reason: str, judgement: Judgement, action: Action
+    ) -> web.StreamResponse:
+        headers = {VERDICT: judgement.header}
+        restart = judgement.restart.answer if judgement.restart is not None else None
+        if restart is None and judgement.verdict.name == "unknown":
+            restart = RestartAnswer.UNMANAGED
+        if restart is not None:
+            headers[RESTART] = restart.value
+        if action in {Action.DEFER, Action.DEFER_MARKED}:
+            if not asked.deferrable:
+                return self._refuse(asked, away(asked, f"workspace {asked.route.id} is away"), headers)
+            decision = self._line(
+                asked, Trigger.FORWARD, "deferred", verdict=judgement.verdict.name, rule=judgement.verdict.rule
+            )
+            return await self._defer(
+                asked, headers, maybe=action is Action.DEFER_MARKED, error=reason, decision=decision
+            )
+        return self._refuse(asked, self._refusal(asked, outcome, judgement, action), headers)
+
+    def _refusal(self, asked: Asked, outcome: Outcome, judgement: Judgement, action: Action) -> HoldfastError:
+        name, delivered = asked.route.id, {"delivered": DELIVERED[outcome]}
+        if action is Action.REJECT:
+            return self._dead(asked, outcome, judgement)
+        if action is Action.UNREACHABLE:
+            text = f"workspace {name} runs, but has not listened for long"
+            return WorkspaceError(
+                "WORKSPACE_UNREACHABLE", text, retry_after=MIN_RETRY_AFTER, facts={"away": True, **delivered}
+            )
+        if action is Action.AWAY:
+            if judgement.verdict.name == "dead":
+                return self._dead(asked, outcome, judgement)
+            return away(asked, f"workspace {name} is away")
+        reasons = {
+            Action.BAD_GATEWAY: ("WORKSPACE_UNREACHABLE", "failed to reach the workspace's agent"),
+            Action.BROKEN: ("CALL_BROKEN", "the call broke; the request may have reached the agent"),
+            Action.ANSWER_LOST: ("ANSWER_LOST", "the agent's answer broke before it was complete"),
+        }
+        reason, text = reasons[action]
+        return WorkspaceError(reason, text, status=502, facts=delivered)
+
+    def _dead(self, asked: Asked, outcome: Outcome, judgement: Judgement) -> HoldfastError:
+        decision = judgement.restart
+        answer = decision.answer if decision is not None else RestartAnswer.UNMANAGED
+        return WorkspaceError(
+            "WORKSPACE_RESTARTING" if answer in RESTARTING_ANSWERS else "WORKSPACE_DEAD",
+            f"workspace {asked.route.id} is dead; restart {answer.value}",
+            retry_after=decision.retry_after(self._now()) if decision is not None else MIN_RETRY_AFTER,
+            facts={
+                "delivered": "no" if outcome is Outcome.NOT_SENT else "maybe",
+                "restarting": answer in RESTARTING_ANSWERS,
+                "restart": answer.value,
+            },
+        )
+
+    # Behind others, and again
+
+    async def behind_others(self, asked: Asked) -> web.StreamResponse | None:
+        """A retry joins what it repeats; a send of a context with unfinished deferrals waits behind them."""
+        call = asked.call_or_none()
+        if call is None or not _is_send(call) or not asked.deferrable:
+            return None
+        key = asked.idempotency_key or call.message_id
+        if key is not None and asked.caller_name is not None:
+            known = asked.route.keys.get((asked.caller_name, key))
+            deferral = await self._store.deferral(known) if known is not None else None
+            if deferral is not None and self._joinable(deferral):
+                if deferral.digest != a2a.digest(asked.body):
+                    raise key_conflict(deferral.id)
+                return self._joined(asked, Receipt(deferral=deferral, depth=asked.route.size.rows, joined=True), {})
+        if call.context_id is not None and call.context_id in asked.route.contexts:
+            return await self.defer_behind(asked, "its context has unfinished deferrals")
+        return None
+
+    def _joinable(self, deferral: Deferral) -> bool:
+        return deferral.state in ACTIVE or deferral.answer is not None
+
+    async def defer_behind(self, asked: Asked, why: str) -> web.StreamResponse:
+        """Put a send behind the deferrals that it must not overtake."""
+        decision = self._line(asked, Trigger.QUEUE, "deferred", verdict="busy", rule="order")
+        headers = {VERDICT: "busy; rule=order"}
+        response = await self._defer(asked, headers, maybe=False, error=why, decision=decision)
+        self._replayer.ring(asked.route)
+        return response
+
+    # Answers
+
+    async def _defer(
+        self, asked: Asked, headers: dict[str, str], *, maybe: bool, error: str, decision: Decision
+    ) -> web.StreamResponse:
+        """Commit the deferral, then answer; never the other way round."""
+        try:
+            receipt = await self._deferring.put(
+                asked.route, asked.incoming(), maybe=maybe, error=error, decision=decision
+            )
+        except HoldfastError as problem:
+            return self._refuse(asked, problem, headers)
+        if receipt.joined:
+            return self._joined(asked, receipt, headers)
+        return self._accepted(asked, receipt, headers)
+
+    def _accepted(self, asked: Asked, receipt: Receipt, headers: dict[str, str]) -> web.Response:
+        deferral = receipt.deferral
+        call = asked.call()
+        headers = {
+            **headers,
+            REQUEST_ID: asked.request_id,
+            RECEIPT: deferral.id,
+            hdrs.LOCATION: f"/workspaces/{asked.route.id}/queue/{deferral.id}",
+        }
+        if deferral.task is not None:
+            body = a2a.send_answer(call, deferral.task.json, a2a.Version(deferral.task.version))
+            return web.Response(body=body, status=self._status(asked), headers=headers, content_type="application/json")
+        said = {
+            "queued": True,
+            "queue_id": deferral.id,
+            "queue_depth": receipt.depth,
+            "message": QUEUED_MESSAGE,
+        }
+        return json_answer(said, ACCEPTED, headers)
+
+    def _joined(self, asked: Asked, receipt: Receipt, headers: dict[str, str]) -> web.Response:
+        """Answer a retry with what the first one has: its answer, or its place in the queue."""
+        deferral = receipt.deferral
+        if deferral.state in ACTIVE:
+            return self._accepted(asked, receipt, headers)
+        headers = {**headers, REQUEST_ID: asked.request_id, RECEIPT: deferral.id}
+        if deferral.task is not None:
+            body = a2a.send_answer(asked.call(), deferral.task.json, a2a.Version(deferral.task.version))
+            return web.Response(body=body, status=OK, headers=headers, content_type="application/json")
+        answer = deferral.answer
+        if answer is None:
+            raise CallerError("IDEMPOTENCY_CONFLICT", "an earlier request with this key has ended", status=409)
+        response = web.Response(body=answer.body, status=answer.status, headers=headers)
+        for name, value in answer.headers:
+            if name.lower() == b"content-type":
+                response.headers[hdrs.CONTENT_TYPE] = value.decode("latin-1")
+        return response
+
+    def _status(self, asked: Asked) -> int:
+        """202, except for clients that take nothing but 200 (the official Go client) and have not asked for 202."""
+        if self._manners.deferred_status != "auto":
+            return int(self._manners.deferred_status)
+        if "respond-async" in asked.prefer:
+            return ACCEPTED
+        return OK if asked.user_agent.lower().startswith(GO_CLIENT) else ACCEPTED
+
+    def _refuse(self, asked: Asked, error: HoldfastError, headers: dict[str, str]) -> web.Response:
+        self._telemetry.emit(
+            EventName.REQUEST_ANSWERED,
+            workspace=asked.route.id,
+            request_id=asked.request_id,
+            fields={"status": error.status, "reason": error.reason},
+        )
+        return error_answer(error, asked.call_or_none(), {**headers, REQUEST_ID: asked.request_id})
+
+    def _line(self, asked: Asked, trigger: Trigger, action: str, *, verdict: str, rule: str) -> Decision:
+        return self._records.decision(
+            asked.route.workspace,
+            trigger,
+            action,
+            verdict=verdict,
+            rule=rule,
+            policy=asked.route.effective.policy.preset,
+            request_id=asked.request_id,
+        )
+
+
+def away(asked: Asked, text: str) -> WorkspaceError:
+    """The answer to a request that cannot wait for its workspace."""
+    return WorkspaceError(
+        "WORKSPACE_AWAY", text, retry_after=MIN_RETRY_AFTER, facts={"away": True, "workspace": asked.route.id}
+    )
+
+
+def _is_send(call: a2a.Call | None) -> bool:
+    """It may be put away in principle, streams and REST sends included."""
+    return call is not None and call.deferrable

@@ -1,0 +1,329 @@
+"""Which connection a request gets: reuse, limits, waiting in line, and the end of them all."""
+
+import asyncio
+
+import pytest
+from forward.scripted_upstream import ask
+
+from proxy.forward import Outcome, UpstreamFailure
+
+
+async def answer_all(line):
+    while True:
+        _, body = await line.request()
+        await line.answer(body)
+
+
+async def fetch(pool, url, **changes):
+    answer = await pool.send(ask(url, **changes))
+    return await answer.read(0)
+
+
+async def test_one_connection_serves_call_after_call(pool, serve):
+    peer = await serve(answer_all)
+    for number in range(5):
+        assert await fetch(pool, peer.url(f"/{number}"), body=b"%d" % number) == b"%d" % number
+    assert peer.accepted == 1
+
+
+async def test_concurrent_calls_get_connections_of_their_own(pool, serve):
+    arrived = asyncio.Barrier(3)
+
+    async def together(line):
+        _, body = await line.request()
+        await arrived.wait()
+        await line.answer(body)
+
+    peer = await serve(together)
+    bodies = await asyncio.gather(*(fetch(pool, peer.url(), body=b"%d" % number) for number in range(3)))
+    assert bodies == [b"0", b"1", b"2"]
+    assert peer.accepted == 3
+
+
+@pytest.mark.parametrize("fields", [b"Connection: close\r\n", b"Keep-Alive: timeout=1\r\n"])
+async def test_a_connection_that_upstream_will_not_keep_is_not_kept(pool, serve, fields):
+    async def script(line):
+        await line.request()
+        await line.answer(b"ok", fields=fields)
+        await line.closed_by_proxy()
+
+    peer = await serve(script)
+    for _ in range(2):
+        assert await fetch(pool, peer.url()) == b"ok"
+    assert peer.accepted == 2
+
+
+async def test_without_keepalive_every_call_connects(make_pool, serve):
+    peer = await serve(answer_all)
+    pool = make_pool(keepalive=0)
+    for _ in range(2):
+        await fetch(pool, peer.url())
+    assert peer.accepted == 2
+
+
+async def test_an_unused_connection_is_closed_after_its_keepalive(make_pool, serve):
+    closed = asyncio.Event()
+
+    async def script(line):
+        await line.request()
+        await line.answer(b"ok")
+        await line.closed_by_proxy()
+        closed.set()
+
+    peer = await serve(script)
+    pool = make_pool(keepalive=0.05)
+    await fetch(pool, peer.url())
+    await closed.wait()
+
+
+async def test_a_connection_that_upstream_closed_meanwhile_is_not_used(pool, serve):
+    closed = asyncio.Event()
+
+    async def script(line):
+        await line.request()
+        await line.answer(b"ok")
+        line.writer.close()
+        await line.writer.wait_closed()
+        closed.set()
+
+    peer = await serve(script)
+    for number in range(1, 4):
+        assert await fetch(pool, peer.url(), body=b"x") == b"ok"
+        await closed.wait()
+        closed.clear()
+        assert peer.accepted == number
+
+
+async def test_a_second_answer_nobody_asked_for_reaches_nobody(pool, serve):
+    said = asyncio.Event()
+
+    async def script(line):
+        await line.request()
+        await line.answer(b"mine")
+        await line.answer(b"forged")
+        said.set()
+        await line.closed_by_proxy()
+
+    peer = await serve(script)
+    for _ in range(2):
+        assert await fetch(pool, peer.url()) == b"mine"
+        await said.wait()
+        said.clear()
+    assert peer.accepted == 2
+
+
+async def test_an_answer_that_overtakes_its_request_costs_the_connection(pool, serve):
+    async def script(line):
+        await line.reader.readuntil(b"\r\n\r\n")
+        await line.answer(b"too large")
+        await line.closed_by_proxy()
+
+    peer = await serve(script)
+    for _ in range(2):
+        assert await fetch(pool, peer.url(), body=b"x" * 20_000_000) == b"too large"
+    assert peer.accepted == 2
+
+
+class Gate:
+    """An upstream that answers one request each time it is told to."""
+
+    def __init__(self):
+        self.seen = asyncio.Queue()
+        self.go = asyncio.Semaphore(0)
+
+    async def __call__(self, line):
+        while True:
+            _, body = await line.request()
+            self.seen.put_nowait(body)
+            await self.go.acquire()
+            await line.answer(body)
+
+
+async def test_a_call_beyond_the_limit_that_finds_no_connection_in_time_is_not_sent(make_pool, serve):
+    gate = Gate()
+    peer = await serve(gate)
+    pool = make_pool(connections_per_origin=1, pool_wait=0.05)
+    first = asyncio.create_task(fetch(pool, peer.url(), body=b"1"))
+    await gate.seen.get()
+    with pytest.raises(UpstreamFailure) as failure:
+        await fetch(pool, peer.url(), body=b"2")
+    assert (failure.value.outcome, failure.value.reason) == (Outcome.NOT_SENT, "pool")
+    gate.go.release()
+    assert await first == b"1"
+    gate.go.release()
+    assert await fetch(pool, peer.url(), body=b"3") == b"3"
+    assert peer.accepted == 1
+
+
+async def test_those_who_wait_are_served_in_order_over_the_same_connection(make_pool, serve):
+    gate = Gate()
+    peer = await serve(gate)
+    pool = make_pool(connections_per_origin=1)
+    calls = [asyncio.create_task(fetch(pool, peer.url(), body=b"%d" % number)) for number in range(4)]
+    for number in range(4):
+        assert await gate.seen.get() == b"%d" % number
+        gate.go.release()
+        assert await calls[number] == b"%d" % number
+    assert peer.accepted == 1
+
+
+async def test_a_lost_connection_frees_a_place_for_who_waits(make_pool, serve):
+    arrived, leave = asyncio.Event(), asyncio.Event()
+
+    async def script(line):
+        _, body = await line.request()
+        arrived.set()
+        if body == b"1":
+            await leave.wait()
+        else:
+            await line.answer(body)
+
+    peer = await serve(script)
+    pool = make_pool(connections_per_origin=1)
+    first = asyncio.create_task(fetch(pool, peer.url(), body=b"1"))
+    await arrived.wait()
+    second = asyncio.create_task(fetch(pool, peer.url(), body=b"2"))
+    await asyncio.sleep(0)
+    leave.set()
+    with pytest.raises(UpstreamFailure, match="eof"):
+        await first
+    assert await second == b"2"
+
+
+async def test_a_refused_connection_frees_its_place(make_pool, refused_port):
+    pool = make_pool(connections_per_origin=1)
+    url = f"http://127.0.0.1:{refused_port}/"
+    failures = await asyncio.gather(*(fetch(pool, url) for _ in range(5)), return_exceptions=True)
+    assert [failure.reason for failure in failures] == ["refused"] * 5
+    assert not pool._origins, "an origin without connections is forgotten"
+
+
+async def test_whoever_leaves_the_line_keeps_nobody_from_being_served(make_pool, serve):
+    gate = Gate()
+    peer = await serve(gate)
+    pool = make_pool(connections_per_origin=1)
+    calls = [asyncio.create_task(fetch(pool, peer.url(), body=b"%d" % number)) for number in range(4)]
+    assert await gate.seen.get() == b"0"
+    calls[1].cancel()
+    gate.go.release()
+    await calls[0]
+    assert await gate.seen.get() == b"2"
+    gate.go.release()
+    assert await calls[2] == b"2"
+    gate.go.release()
+    assert await calls[3] == b"3"
+
+
+async def test_a_connection_granted_to_somebody_who_just_left_goes_to_the_next(make_pool, serve):
+    gate = Gate()
+    peer = await serve(gate)
+    pool = make_pool(connections_per_origin=1)
+    first = asyncio.create_task(fetch(pool, peer.url(), body=b"0"))
+    await gate.seen.get()
+    (origin,) = pool._origins.values()
+    leaver = asyncio.create_task(fetch(pool, peer.url(), body=b"1"))
+    heir = asyncio.create_task(fetch(pool, peer.url(), body=b"2"))
+    while len(origin.waiters) < 2:
+        await asyncio.sleep(0)
+    origin.waiters[0].add_done_callback(lambda _: leaver.cancel())
+    gate.go.release()
+    await first
+    gate.go.release()
+    assert await heir == b"2"
+    assert leaver.cancelled()
+    assert origin.slots == 1
+
+
+async def test_a_cancelled_call_closes_its_connection_and_frees_its_place(make_pool, serve):
+    arrived, closed = asyncio.Event(), asyncio.Event()
+
+    async def script(line):
+        _, body = await line.request()
+        if body == b"ok":
+            await line.answer(body)
+            return
+        arrived.set()
+        await line.closed_by_proxy()
+        closed.set()
+
+    peer = await serve(script)
+    pool = make_pool(connections_per_origin=1)
+    call = asyncio.create_task(fetch(pool, peer.url(), body=b"slow"))
+    await arrived.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await closed.wait()
+    assert await fetch(pool, peer.url(), body=b"ok") == b"ok"
+
+
+async def test_calls_cancelled_at_any_moment_leave_nothing_behind(make_pool, serve):
+    peer = await serve(answer_all)
+    pool = make_pool(connections_per_origin=2)
+    for turns in range(40):
+        calls = [asyncio.create_task(fetch(pool, peer.url(), body=b"x")) for _ in range(4)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for call in calls[::2]:
+            call.cancel()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert results[1::2] == [b"x", b"x"]
+        assert sum(origin.slots for origin in pool._origins.values()) <= 2
+    await pool.aclose()
+    assert not pool._origins
+
+
+async def test_closing_the_pool_ends_every_call_and_refuses_new_ones(make_pool, serve):
+    gate = Gate()
+    peer = await serve(gate)
+    pool = make_pool(connections_per_origin=1)
+    running = asyncio.create_task(fetch(pool, peer.url(), body=b"1"))
+    await gate.seen.get()
+    waiting = asyncio.create_task(fetch(pool, peer.url(), body=b"2"))
+    (origin,) = pool._origins.values()
+    while not origin.waiters:
+        await asyncio.sleep(0)
+    await pool.aclose()
+    late = asyncio.create_task(fetch(pool, peer.url(), body=b"3"))
+    failures = await asyncio.gather(running, waiting, late, return_exceptions=True)
+    assert [failure.outcome for failure in failures] == [Outcome.MAYBE, Outcome.NOT_SENT, Outcome.NOT_SENT]
+    assert {failure.reason for failure in failures} == {"closed"}
+    await pool.aclose()
+
+
+async def test_closing_the_pool_ends_a_look_up(make_pool):
+    asked = asyncio.Event()
+
+    async def lookup(host):
+        asked.set()
+        await asyncio.Event().wait()
+
+    pool = make_pool(lookup=lookup)
+    call = asyncio.create_task(fetch(pool, "http://agent.test/"))
+    await asked.wait()
+    await pool.aclose()
+    with pytest.raises(UpstreamFailure) as failure:
+        await call
+    assert failure.value.outcome is Outcome.NOT_SENT
+
+
+async def test_a_name_is_looked_up_once_within_its_ttl(make_pool, serve):
+    asked = []
+
+    async def lookup(host):
+        asked.append(host)
+        return ["127.0.0.1"]
+
+    peer = await serve(answer_all)
+    remembering, forgetting = make_pool(lookup=lookup), make_pool(lookup=lookup, dns_ttl=0)
+    for _ in range(3):
+        await fetch(remembering, peer.url(host="agent.test"))
+    assert len(asked) == 1
+    for _ in range(3):
+        await fetch(forgetting, peer.url(host="agent.test"))
+    assert len(asked) == 4
+
+
+async def test_the_systems_own_resolver_knows_localhost(make_pool, serve):
+    peer = await serve(answer_all)
+    assert await fetch(make_pool(allow=("127.0.0.0/8", "::1/128")), peer.url(host="localhost"), body=b"x") == b"x"
