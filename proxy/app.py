@@ -9,12 +9,9 @@ Stop: stop listening and drain, stop leasing, stop the loops, flush signs of lif
 """
 
 import random
-import secrets
-import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from proxy.clock import Jump, Now, SystemClock
@@ -23,9 +20,9 @@ from proxy.core.addresses import AddressPolicy, read_url
 from proxy.core.decision import Trigger
 from proxy.core.deferral import RetryPolicy
 from proxy.core.errors import CallerError
-from proxy.core.tokens import TokenKind, digest, new_token
+from proxy.core.tokens import digest
 from proxy.core.workspace import Workspace
-from proxy.forward import UpstreamFailure
+from proxy.forward import Forward, UpstreamFailure
 from proxy.forward.pool import Pool, PoolSettings
 from proxy.loops.background import Background
 from proxy.loops.beats import Beats
@@ -34,7 +31,8 @@ from proxy.loops.deferring import Deferring, QueueRules
 from proxy.loops.dialing import Dialer, DialRules
 from proxy.loops.enrolling import Enrolling
 from proxy.loops.gate import Gate
-from proxy.loops.hosting import Hosting
+from proxy.loops.hosting import Hosting, Hosts
+from proxy.loops.minting import Mint, owner_of
 from proxy.loops.readiness import Readiness
 from proxy.loops.records import Records
 from proxy.loops.replayer import Replayer
@@ -42,9 +40,9 @@ from proxy.loops.routing import Route, Routing
 from proxy.loops.sweeper import Sweeper
 from proxy.loops.tasks import Tasks
 from proxy.runtimes import Exited, RuntimeContext
-from proxy.store import Store, TokenRecord
+from proxy.store import Store
 from proxy.store.sqlite import SqliteStore
-from proxy.store.vault import Vault, key_from_file
+from proxy.store.vault import open_vault
 from proxy.telemetry import EventName, Telemetry
 from proxy.web import bodies
 from proxy.web.admin import Admin
@@ -56,7 +54,6 @@ from proxy.web.server import Server
 from proxy.web.undelivered import Manners, Undelivered
 
 CYCLES_REMEMBERED = timedelta(hours=1)
-SHOWN_PREFIX = 8
 LEASE_SWEEP = 5.0
 EXPIRY_SWEEP = 5.0
 RETENTION_SWEEP = 60.0
@@ -77,8 +74,19 @@ class Serving:
         return f"http://{host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """What lies outside of the process: the network to agents, and what hosts them. Simulations bring their own."""
+
+    forward: Forward
+    hosts: Hosts
+
+
 class App:
-    """One Holdfast. Tests start the same one that `holdfast serve` starts."""
+    """One Holdfast. Tests start the same one that `holdfast serve` starts.
+
+    `outside` and `store` replace the real ones; without `listen` there is no HTTP server (virtual time has no sockets).
+    """
 
     def __init__(
         self,
@@ -88,12 +96,19 @@ class App:
         chance: random.Random | None = None,
         telemetry: Telemetry | None = None,
         store: Store | None = None,
+        outside: Outside | None = None,
+        listen: bool = True,
     ) -> None:
         self.config = config
         self._chance = chance or random.SystemRandom()
         self.now: Now = now or SystemClock(on_jump=self._on_jump)
+        self.mint = Mint(self._chance, self.now)
+        self.forward: Forward
+        self.hosting: Hosts
         self.telemetry = telemetry or Telemetry(self.now)
         self.store: Store = store or SqliteStore(config.data, busy_timeout=config.store.busy_timeout)
+        self._outside = outside
+        self._listen = listen
         self.routing = Routing(config)
         self.background = Background(self.telemetry)
         self._serving: Serving | None = None
@@ -122,9 +137,11 @@ class App:
         self.routing.fill(
             await self.store.snapshot(restarts_since=now - CYCLES_REMEMBERED, completed_since=now - completed)
         )
-        made = await self._admin_token()
+        self._admin_digest, made = await self.mint.admin_token(config.admin_token, self.routing, self.store)
         self._doors()
-        host, port = await self.server.start(config.host, config.port)
+        host, port = config.host, config.port
+        if self._listen:
+            host, port = await self.server.start(host, port)
         self._serving = Serving(host=host, port=port, new_admin_token=made)
         self._started = True
         self.telemetry.emit(EventName.PROXY_STARTED, fields={"url": self._serving.url, "data": str(config.data)})
@@ -144,7 +161,7 @@ class App:
             await self.gate.aclose()
             await self.beats.flush()
             await self.hosting.aclose()
-            await self.pool.aclose()
+            await self.forward.aclose()
             self._started = False
         await self.store.aclose()
         self.telemetry.emit(EventName.PROXY_STOPPED)
@@ -153,19 +170,10 @@ class App:
 
     def _wire(self) -> None:
         config, store, now = self.config, self.store, self.now
-        self.owner = owner_of(config.state_dir)
-        self.pool = Pool(
-            AddressPolicy(allow=config.upstream_allow),
-            PoolSettings(connections_per_origin=config.upstream.max_connections, keepalive=config.upstream.keep_alive),
-        )
-        self.hosting = Hosting(
-            RuntimeContext(now=now, data_dir=config.state_dir, on_exit=self._on_exit, owner=self.owner),
-            self.pool,
-            probe_timeout=config.probe.timeout,
-        )
+        self._meet_outside()
         self.records = Records(store, self.routing, now)
         self.dialer = Dialer(
-            self.pool,
+            self.forward,
             DialRules(
                 connect_timeout=config.upstream.connect_timeout,
                 idle_timeout=config.upstream.idle_timeout,
@@ -176,11 +184,11 @@ class App:
         self.deferring = Deferring(
             store=store,
             routing=self.routing,
-            vault=Vault([vault_key(config)]),
+            vault=open_vault(config.vault_key, config.vault_key_file),
             now=now,
             telemetry=self.telemetry,
             chance=self._chance,
-            new_id=self._new_id,
+            new_id=self.mint.new_id,
             rules=QueueRules(
                 rows=config.queue.rows,
                 bytes=config.queue.bytes,
@@ -197,6 +205,21 @@ class App:
         )
         self._wire_loops()
 
+    def _meet_outside(self) -> None:
+        config = self.config
+        self.owner = owner_of(config.state_dir)
+        self._pool: Pool | None = None
+        if self._outside is not None:
+            self.forward, self.hosting = self._outside.forward, self._outside.hosts
+            return
+        self._pool = Pool(
+            AddressPolicy(allow=config.upstream_allow),
+            PoolSettings(connections_per_origin=config.upstream.max_connections, keepalive=config.upstream.keep_alive),
+        )
+        self.forward = self._pool
+        context = RuntimeContext(now=self.now, data_dir=config.state_dir, on_exit=self.on_exit, owner=self.owner)
+        self.hosting = Hosting(context, self._pool, probe_timeout=config.probe.timeout)
+
     def _wire_loops(self) -> None:
         config, store, now = self.config, self.store, self.now
         self.beats = Beats(store=store, records=self.records, routing=self.routing, now=now, ring=self._ring)
@@ -210,7 +233,6 @@ class App:
             flush_signs=self.beats.flush,
             probe_timeout=config.probe.timeout,
         )
-        policy = config.liveness_policy()
         self.coordinator = Coordinator(
             store=store,
             records=self.records,
@@ -219,13 +241,12 @@ class App:
             background=self.background,
             now=now,
             telemetry=self.telemetry,
-            mint=self._mint_child,
-            chance_boot_id=self._new_id,
+            mint=self.mint.child_token,
+            chance_boot_id=self.mint.new_id,
             own_url=self._own_url,
             owner=self.owner,
             lease=config.restart.lease,
             stop_grace=config.restart.stop_grace,
-            provisioning_timeout=policy.provisioning_timeout,
         )
         self.readiness = Readiness(
             records=self.records,
@@ -237,7 +258,6 @@ class App:
             first=config.probe.away_first,
             factor=config.probe.away_factor,
             cap=config.probe.away_cap,
-            provisioning_timeout=policy.provisioning_timeout,
         )
         self.replayer = Replayer(
             store=store,
@@ -250,7 +270,7 @@ class App:
             now=now,
             telemetry=self.telemetry,
             chance=self._chance,
-            new_token=self._new_id,
+            new_token=self.mint.new_id,
             owner=self.owner,
             lease=config.queue.lease,
             retry=RetryPolicy(
@@ -271,6 +291,7 @@ class App:
             decision_rows=config.decisions.rows,
             decision_days=config.decisions.days,
         )
+        self.dialer.freed = self.replayer.ring
         self.gate.restarts = self.coordinator
         self.coordinator.judge_again = self._judge_again
         self.coordinator.await_ready = self.readiness.watch
@@ -287,7 +308,7 @@ class App:
             addresses=AddressPolicy(allow=config.upstream_allow),
             check_runtime=self.hosting.check_runtime,
             check_probe=self.hosting.check_probe,
-            mint=lambda workspace_id: self._mint(TokenKind.WORKSPACE, workspace_id),
+            mint=self.mint.workspace_token,
             look_up=self._look_up,
             stop_compute=self._stop_compute,
         )
@@ -320,7 +341,7 @@ class App:
             tasks=self.tasks,
             undelivered=undelivered,
             telemetry=self.telemetry,
-            new_request_id=self._new_id,
+            new_request_id=self.mint.new_id,
             public_url=config.public_url,
             limits=Limits(body=config.server.body_limit, answer=config.server.answer_limit),
         )
@@ -340,8 +361,8 @@ class App:
             auth=auth,
             coordinator=self.coordinator,
             enrolling=self.enrolling,
-            mint=self._mint,
-            new_request_id=self._new_id,
+            mint=self.mint.token,
+            new_request_id=self.mint.new_id,
             now=self.now,
         )
         self.server = Server(
@@ -399,7 +420,8 @@ class App:
     async def _judge_again(self, route: Route, trigger: Trigger) -> None:
         await self.gate.ask(route, trigger, again=True)
 
-    def _on_exit(self, exited: Exited) -> None:
+    def on_exit(self, exited: Exited) -> None:
+        """A runtime's supervisor tells of an end."""
         self.background.spawn(self.coordinator.on_exit(exited), name=f"exit-{exited.workspace_id}")
 
     def _on_jump(self, jump: Jump) -> None:
@@ -414,8 +436,10 @@ class App:
 
     async def _look_up(self, url: str) -> str | None:
         """Why the addresses of a URL's name must not be dialled; None also where it does not resolve (yet)."""
+        if self._pool is None:
+            return None
         try:
-            await self.pool.resolve(read_url(url), own_child=True)
+            await self._pool.resolve(read_url(url), own_child=True)
         except UpstreamFailure as failure:
             return failure.detail if failure.reason == "forbidden_address" else None
         except ValueError:
@@ -426,60 +450,3 @@ class App:
         self.background.spawn(
             self.hosting.remove(workspace, self.config.restart.stop_grace), name=f"remove-{workspace.id}"
         )
-
-    # Chance
-
-    def _new_id(self) -> str:
-        return uuid.UUID(int=self._chance.getrandbits(128), version=4).hex
-
-    def _mint(self, kind: TokenKind, name: str) -> tuple[str, TokenRecord]:
-        token = new_token(secrets.token_bytes)
-        return token, self._record(token, kind, name)
-
-    def _mint_child(self, workspace_id: str, incarnation: int) -> tuple[str, TokenRecord]:
-        token, record = self._mint(TokenKind.WORKSPACE, workspace_id)
-        return token, replace(record, incarnation=incarnation)
-
-    def _record(self, token: str, kind: TokenKind, name: str) -> TokenRecord:
-        return TokenRecord(
-            id=self._new_id(),
-            kind=kind.value,
-            name=name,
-            digest=digest(token),
-            prefix=token[:SHOWN_PREFIX],
-            created_at=self.now(),
-        )
-
-    async def _admin_token(self) -> str | None:
-        """Find the admin's token; make one at the first start, which is returned this once."""
-        if self.config.admin_token:
-            self._admin_digest = digest(self.config.admin_token)
-            return None
-        kept = [token for token in self.routing.tokens() if token.kind == TokenKind.ADMIN.value]
-        if kept:
-            self._admin_digest = kept[0].digest
-            return None
-        token = new_token(secrets.token_bytes)
-        record = self._record(token, TokenKind.ADMIN, "")
-        await self.store.add_token(record)
-        self.routing.add_token(record)
-        self._admin_digest = record.digest
-        return token
-
-
-def vault_key(config: Config) -> bytes:
-    """The key that seals credentials: configured, or from its file."""
-    return config.vault_key or key_from_file(config.vault_key_file)
-
-
-def owner_of(state_dir: Path) -> str:
-    """This host's identity among proxies: made once, kept beside the runtimes' state."""
-    state_dir.mkdir(parents=True, exist_ok=True)
-    path = state_dir / "owner"
-    if path.exists():
-        return path.read_text().strip()
-    name = uuid.UUID(bytes=secrets.token_bytes(16), version=4).hex
-    partial = path.with_suffix(".new")
-    partial.write_text(name + "\n")
-    partial.replace(path)
-    return name

@@ -87,7 +87,7 @@ class Failing:
     redelivery: Redelivery = Redelivery.ASK_THEN_ALWAYS
 
 
-def action_for(failing: Failing) -> Action:
+def action_for(failing: Failing) -> Action:  # noqa: PLR0911 - one return per row of the table
     """Say what a failed request gets.
 
     | class    | alive                                  | busy          | dead          | unknown          |

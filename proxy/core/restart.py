@@ -121,7 +121,9 @@ class Decision:
         return max(MIN_RETRY_AFTER, -int(-(self.at - now).total_seconds() // 1))
 
 
-def decide(trigger: Trigger, rule: str, history: History, policy: RestartPolicy, now: datetime) -> Decision:
+def decide(  # noqa: PLR0911 - one return per answer
+    trigger: Trigger, rule: str, history: History, policy: RestartPolicy, now: datetime
+) -> Decision:
     """Answer a request for a restart. `rule` is the verdict's (`not_running` is inferred, `exited` was seen)."""
     if not history.managed:
         return Decision(answer=Answer.UNMANAGED)

@@ -152,11 +152,18 @@ def register(known: Workspace | None, workspace_id: str, said: Registration, now
     if said.boot_id is not None:
         updated = meet_boot(updated, said.boot_id, now)
     if said.by_admin:
-        # An admin's word revives a workspace that was given up, but says nothing about whether it listens.
-        if updated.status in {Status.OFFLINE, Status.ABANDONED} and not said.runtime and known is not None:
-            return replace(updated, status=move(updated.status, Status.STARTING, Cause.ADMIN), abandoned_at=None)
+        # An admin's word revives a workspace that nobody hosts, but says nothing about whether it listens.
+        if updated.status in {Status.OFFLINE, Status.ABANDONED} and updated.runtime_type == "none":
+            status = move(updated.status, Status.STARTING, Cause.ADMIN)
+            return replace(updated, status=status, abandoned_at=None, offline_rule=None)
         return updated
     return become_ready(updated, Cause.REGISTRATION, now) if _reachable(updated) else updated
+
+
+def recreate(gone: Workspace, workspace_id: str, said: Registration, now: datetime) -> Workspace:
+    """Return a removed workspace's next life: nothing of the old one but its numbers, so that the past stays fenced."""
+    fresh = register(None, workspace_id, said, now)
+    return replace(fresh, version=gone.version, incarnation=gone.incarnation + 1, generation=gone.generation)
 
 
 def _reachable(workspace: Workspace) -> bool:

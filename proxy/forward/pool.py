@@ -16,6 +16,7 @@ the bytes may have been read. What makes that rare is to let connections idle fo
 """
 
 import asyncio
+import contextlib
 import errno
 import functools
 import ssl
@@ -52,7 +53,7 @@ class PoolSettings:
 
 
 class _Origin:
-    __slots__ = ("authority", "idle", "limit", "open", "place", "slots", "text", "waiters")
+    __slots__ = ("authority", "claims", "idle", "limit", "open", "place", "slots", "text", "waiters")
 
     def __init__(self, text: str, place: CheckedUrl, limit: int) -> None:
         self.text = text
@@ -60,6 +61,7 @@ class _Origin:
         self.authority = place.authority
         self.limit = limit
         self.slots = 0
+        self.claims = 0  # those who still want something of it, so that it must not be forgotten
         self.open: set[Connection] = set()
         self.idle: list[Connection] = []
         self.waiters: deque[asyncio.Future[Connection | None]] = deque()
@@ -95,6 +97,13 @@ class _Origin:
                 waiter.set_result(None)
                 return
         self.slots -= 1
+
+    def pass_on(self, granted: Connection | None) -> None:
+        """Hand what somebody was given and cannot use to the next."""
+        if granted is None:
+            self.give_back_slot()
+        elif granted.open:
+            self.offer(granted)
 
 
 class Pool:
@@ -187,22 +196,31 @@ class Pool:
         self, origin: _Origin, addresses: tuple[str, ...], request: UpstreamRequest, deadline: float | None
     ) -> Connection:
         """Wait for an idle connection or a slot, and connect in the latter case."""
-        loop = asyncio.get_running_loop()
-        wait_until = _deadline(self._settings.pool_wait)
-        while not origin.take_slot():
-            granted = await self._wait_in_line(origin, wait_until)
-            if granted is None:
-                break
-            if granted.address in addresses and granted.fresh(loop.time()):
-                return granted
-            granted.close()
+        origin.claims += 1
         try:
-            connection = await self._dial(origin.place, addresses, deadline or _deadline(request.connect_timeout))
+            wait_until = _deadline(self._settings.pool_wait)
+            while not origin.take_slot():
+                deadline = None  # waiting in line is not part of connecting
+                granted = await self._wait_in_line(origin, wait_until)
+                if granted is None:
+                    break
+                if granted.address in addresses and granted.fresh(asyncio.get_running_loop().time()):
+                    return granted
+                granted.close()
+            return await self._connect(origin, addresses, deadline or _deadline(request.connect_timeout))
+        finally:
+            origin.claims -= 1
+            self._forget_unused(origin)
+
+    async def _connect(self, origin: _Origin, addresses: tuple[str, ...], deadline: float | None) -> Connection:
+        """Fill a slot that is counted already with a new connection."""
+        try:
+            connection = await self._dial(origin.place, addresses, deadline)
         except BaseException:
-            self._give_back_slot(origin)
+            origin.give_back_slot()
             raise
         if connection.closed:
-            self._give_back_slot(origin)
+            origin.give_back_slot()
         else:
             origin.open.add(connection)
             connection.on_idle = functools.partial(self._on_idle, origin)
@@ -216,26 +234,23 @@ class Pool:
 
     async def _wait_in_line(self, origin: _Origin, until: float | None) -> Connection | None:
         """Wait for what becomes free: an idle connection, or None for a slot that is already counted as ours."""
+        if self._closing:
+            raise _stopping()
         waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         origin.waiters.append(waiter)
         try:
             async with asyncio.timeout_at(until):
                 return await waiter
         except (TimeoutError, asyncio.CancelledError) as late:
-            if waiter.cancelled() or not waiter.done():
-                origin.waiters.remove(waiter)
+            if waiter.cancelled():
+                with contextlib.suppress(ValueError):  # passed over already
+                    origin.waiters.remove(waiter)
             elif waiter.exception() is None:  # granted in the same moment: the next in line gets it
-                self._pass_on(origin, waiter.result())
+                origin.pass_on(waiter.result())
             if isinstance(late, asyncio.CancelledError):
                 raise
             detail = f"all {origin.limit} connections to {origin.authority} are in use"
             raise UpstreamFailure(Outcome.NOT_SENT, "pool", detail) from late
-
-    def _pass_on(self, origin: _Origin, granted: Connection | None) -> None:
-        if granted is None:
-            self._give_back_slot(origin)
-        elif granted.open:
-            origin.offer(granted)
 
     async def _dial(self, place: CheckedUrl, addresses: tuple[str, ...], deadline: float | None) -> Connection:
         """Connect to the first address that answers; each gets an equal part of the time that is left."""
@@ -289,11 +304,11 @@ class Pool:
         origin.open.discard(connection)
         if connection in origin.idle:
             origin.idle.remove(connection)
-        self._give_back_slot(origin)
-
-    def _give_back_slot(self, origin: _Origin) -> None:
         origin.give_back_slot()
-        if origin.slots == 0:
+        self._forget_unused(origin)
+
+    def _forget_unused(self, origin: _Origin) -> None:
+        if origin.slots == 0 and origin.claims == 0:
             del self._origins[origin.text]
             if not self._origins:
                 self._empty.set()

@@ -55,6 +55,11 @@ class Background:
         if task is not None:
             self._timers[name] = task
 
+    def once(self, name: str, delay: float, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Run `work` after `delay` seconds, unless a timer of that name runs already."""
+        if name not in self._timers:
+            self.later(name, delay, work)
+
     def every(self, seconds: float, work: Callable[[], Awaitable[object]], *, name: str) -> None:
         """Run `work` again and again, `seconds` apart; 0 = never. A failing tick does not end the loop."""
         if seconds <= 0:

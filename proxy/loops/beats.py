@@ -23,7 +23,7 @@ from proxy.store import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """What a heartbeat says; all of it optional. `status`: starting | ready | degraded; `agent`: up | down | unknown."""
+    """What a heartbeat says, all of it optional. `status`: starting, ready, degraded; `agent`: up, down, unknown."""
 
     boot_id: str | None = None
     status: str | None = None

@@ -81,7 +81,6 @@ class Coordinator:
         owner: str,
         lease: float,
         stop_grace: float,
-        provisioning_timeout: float,
     ) -> None:
         self._store = store
         self._records = records
@@ -96,7 +95,6 @@ class Coordinator:
         self._owner = owner
         self._lease = lease
         self._stop_grace = stop_grace
-        self._provisioning_timeout = provisioning_timeout
         self._locks: dict[str, asyncio.Lock] = {}
         self.judge_again: Callable[[Route, LogTrigger], Coroutine[Any, Any, object]]
         self.await_ready: Callable[[Route], None]
@@ -208,7 +206,8 @@ class Coordinator:
             cycle = route.open_cycle
             if cycle is None or cycle.phase is not Phase.STARTED:
                 return
-            await self._end(route, cycle, Phase.FAILED, f"not ready within {self._provisioning_timeout:g} s")
+            limit = route.effective.policy.provisioning_timeout
+            await self._end(route, cycle, Phase.FAILED, f"not ready within {limit:g} s")
         await self.judge_again(route, LogTrigger.READINESS)
 
     async def resume(self, route: Route) -> None:
@@ -408,7 +407,7 @@ class Coordinator:
 
         return again
 
-    def _line(
+    def _line(  # noqa: PLR0917 - the six are always all given, in the order in which they are read
         self, known: Workspace, trigger: Trigger, action: str, reason: str, request_id: str | None, rule: str = ""
     ) -> LogLine:
         why = {

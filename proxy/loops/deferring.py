@@ -168,7 +168,7 @@ class Deferring:
             task_id=task_id,
             task=task,
             idempotency_key=key if incoming.caller is not None else None,
-            digest=a2a.digest(incoming.body) if key is not None and incoming.caller is not None else None,
+            digest=a2a.digest(incoming.body, binding=call.binding),
             maybe=maybe,
             attempts=1 if maybe else 0,
             last_error=error,

@@ -4,7 +4,7 @@ Owns: joining URLs, the per-workspace pulse and count of calls in flight, and re
 Knows nothing of: verdicts, deferrals, clients.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -37,12 +37,13 @@ class Failed:
 
 
 class Dialer:
-    """Sends requests to workspaces."""
+    """Sends requests to workspaces. `freed` hears of every call that ended while deferrals wait."""
 
     def __init__(self, forward: Forward, rules: DialRules, now: Now) -> None:
         self._forward = forward
         self._rules = rules
         self._now = now
+        self.freed: Callable[[Route], None] = lambda _: None
 
     @asynccontextmanager
     async def call(
@@ -80,6 +81,8 @@ class Dialer:
         finally:
             route.pulses.discard(pulse)
             route.busy -= 1
+            if route.size.rows:
+                self.freed(route)
 
     def answered(self, route: Route) -> None:
         """An answer completed through the data path: a sign of life."""

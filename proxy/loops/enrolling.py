@@ -14,11 +14,11 @@ from proxy.clock import Now
 from proxy.core.addresses import AddressPolicy, UnsafeUrl, check_url, read_url
 from proxy.core.decision import Trigger
 from proxy.core.errors import CallerError
-from proxy.core.lifecycle import Desired
+from proxy.core.lifecycle import Desired, Status
 from proxy.core.outcome import DeadAction, Redelivery, UnmanagedAway
 from proxy.core.presets import PolicyError
 from proxy.core.restart import Trigger as RestartTrigger
-from proxy.core.workspace import DeliveryMode, Registration, Workspace, register
+from proxy.core.workspace import DeliveryMode, Registration, Workspace, recreate, register
 from proxy.loops.coordinator import Asked, Coordinator
 from proxy.loops.readiness import Readiness
 from proxy.loops.records import Records
@@ -26,6 +26,7 @@ from proxy.loops.routing import Route, Routing
 from proxy.store import Store, TokenRecord
 from proxy.telemetry import EventName, Telemetry
 
+DOWN = frozenset({Status.OFFLINE, Status.ABANDONED})
 SETTINGS = ("max_concurrent", "profile", "hold_seconds", "probe")
 
 
@@ -87,9 +88,8 @@ class Enrolling:
             after = register(known, workspace_id, registration, now)
             self._check(after, said)
             if route is None:
-                enrolled = await self._create(after)
+                enrolled = await self._create(after) or await self._recreate(workspace_id, registration)
                 if enrolled is None:
-                    await self._adopt_row(workspace_id)
                     continue
             else:
                 line = self._records.decision(after, Trigger.REGISTRATION, "registered")
@@ -114,19 +114,36 @@ class Enrolling:
         self._telemetry.emit(EventName.WORKSPACE_CREATED, workspace=workspace.id, incarnation=workspace.incarnation)
         return Enrolled(route=route, created=True, token=token)
 
-    async def _adopt_row(self, workspace_id: str) -> None:
+    async def _recreate(self, workspace_id: str, said: Registration) -> Enrolled | None:
+        """The id exists in the store: another proxy was faster (None: look again), or it was removed.
+
+        Only the admin brings a removed workspace back; a late registration never does.
+        """
         row = await self._store.workspace(workspace_id)
-        if row is not None:
+        if row is None:
+            return None
+        if row.desired is not Desired.REMOVED:
             self._routing.put(row)
+            return None
+        if not said.by_admin:
+            raise CallerError("WORKSPACE_REMOVED", f"workspace {workspace_id} was removed", status=403)
+        token, record = self._mint(workspace_id)
+        after = recreate(row, workspace_id, said, self._now())
+        line = self._records.decision(after, Trigger.REGISTRATION, "created again")
+        saved = await self._store.replace(after, token=record, decision=line)
+        if saved is None:
+            return None
+        self._routing.add_token(record)
+        return Enrolled(route=self._routing.put(saved), created=True, token=token)
 
     async def _follow_up(self, route: Route, before: Workspace | None, *, by_admin: bool) -> None:
         """Act on what was written: start what has a runtime and never ran, look whether it is ready."""
         workspace = route.workspace
         if workspace.parked:
             return
-        started = before is not None and before.generation > 0
-        if by_admin and workspace.runtime_type != "none" and not started:
-            await self._coordinator.on_demand(route, RestartTrigger.ADMIN, "first start", request_id=None)
+        runs = before is not None and before.generation > 0 and before.status not in DOWN
+        if by_admin and workspace.runtime_type != "none" and not runs:
+            await self._coordinator.on_demand(route, RestartTrigger.ADMIN, "declared by the admin", request_id=None)
             return
         await self._readiness.settle(route)
         self._readiness.watch(route)

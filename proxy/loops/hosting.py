@@ -6,7 +6,7 @@ Knows nothing of: when to ask, what an answer means.
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from proxy import probes, runtimes
 from proxy.core.addresses import read_url
@@ -19,8 +19,39 @@ from proxy.runtimes import Adopted, Exited, Runtime, RuntimeContext
 DEFAULT_PROBE = "agent_card"
 
 
+class Hosts(Protocol):
+    """What the loops need of runtimes and probes."""
+
+    def runtime(self, workspace: Workspace) -> Runtime:
+        """The runtime that hosts a workspace."""
+
+    def tells(self, workspace: Workspace) -> bool:
+        """Whether anybody can say if its compute runs."""
+
+    async def inspect(self, workspace: Workspace) -> ProbeState:
+        """Ask the runtime about this incarnation."""
+
+    def check_runtime(self, spec: Mapping[str, Any]) -> list[str]:
+        """Every problem of a runtime section."""
+
+    def check_probe(self, spec: Mapping[str, Any]) -> list[str]:
+        """Every problem of a probe section."""
+
+    async def probe(self, workspace: Workspace) -> bool:
+        """Ask the workspace's probe whether it is ready."""
+
+    async def adopt(self) -> list[Exited | Adopted]:
+        """Take charge of what an earlier life of this proxy started."""
+
+    async def remove(self, workspace: Workspace, grace: float) -> None:
+        """Stop what a removed workspace runs."""
+
+    async def aclose(self) -> None:
+        """Let go."""
+
+
 class Hosting:
-    """Every runtime and probe there is."""
+    """Every runtime and probe there is; the `Hosts` of production."""
 
     def __init__(self, context: RuntimeContext, pool: Pool, *, probe_timeout: float) -> None:
         self._runtimes: dict[str, Runtime] = {name: runtimes.create(name, context) for name in runtimes.names()}
@@ -89,46 +120,56 @@ class Hosting:
         return reading.ready
 
     def _probe_context(self, *, own_child: bool) -> probes.ProbeContext:
-        async def fetch(url: str, *, timeout: float, max_bytes: int) -> int:  # noqa: ASYNC109 - the contract's word
-            request = UpstreamRequest(
-                method="GET",
-                url=url,
-                headers=((b"Accept", b"*/*"),),
-                connect_timeout=timeout,
-                idle_timeout=timeout,
-                own_child=own_child,
-            )
-            try:
-                async with asyncio.timeout(timeout):
-                    answer = await self._pool.send(request)
-                    try:
-                        await answer.read(max_bytes)
-                    except UpstreamFailure as failure:
-                        if failure.reason != "too_large":
-                            raise
-                    finally:
-                        await answer.aclose()
-                    return answer.status
-            except UpstreamFailure as failure:
-                raise ConnectionError(failure.reason) from failure
+        reach = _Reach(self._pool, own_child=own_child)
+        return probes.ProbeContext(inspect=self._inspect_any, fetch=reach.fetch, connect=reach.connect)
 
-        async def connect(host: str, port: int, *, timeout: float) -> None:  # noqa: ASYNC109 - the contract's word
-            shown = f"[{host}]" if ":" in host else host
-            try:
-                async with asyncio.timeout(timeout):
-                    addresses = await self._pool.resolve(read_url(f"http://{shown}:{port}"), own_child=own_child)
-                    _, writer = await asyncio.open_connection(addresses[0], port)
-                    writer.close()
-                    await writer.wait_closed()
-            except UpstreamFailure as failure:
-                raise ConnectionError(failure.reason) from failure
+    async def _inspect_any(self, workspace_id: str, incarnation: int) -> ProbeState:
+        for runtime in self._runtimes.values():
+            if runtime.tells:
+                state = await runtime.inspect(workspace_id, incarnation)
+                if state is not ProbeState.NOT_RUNNING:
+                    return state
+        return ProbeState.NOT_RUNNING
 
-        async def inspect(workspace_id: str, incarnation: int) -> ProbeState:
-            for runtime in self._runtimes.values():
-                if runtime.tells:
-                    state = await runtime.inspect(workspace_id, incarnation)
-                    if state is not ProbeState.NOT_RUNNING:
-                        return state
-            return ProbeState.NOT_RUNNING
 
-        return probes.ProbeContext(inspect=inspect, fetch=fetch, connect=connect)
+class _Reach:
+    """The network as a probe may use it: checked addresses, no redirects, no credentials."""
+
+    def __init__(self, pool: Pool, *, own_child: bool) -> None:
+        self._pool = pool
+        self._own_child = own_child
+
+    async def fetch(self, url: str, *, timeout: float, max_bytes: int) -> int:  # noqa: ASYNC109 - the contract's word
+        request = UpstreamRequest(
+            method="GET",
+            url=url,
+            headers=((b"Accept", b"*/*"),),
+            connect_timeout=timeout,
+            idle_timeout=timeout,
+            own_child=self._own_child,
+        )
+        try:
+            async with asyncio.timeout(timeout):
+                answer = await self._pool.send(request)
+                try:
+                    await answer.read(max_bytes)
+                except UpstreamFailure as failure:
+                    if failure.reason != "too_large":
+                        raise
+                finally:
+                    await answer.aclose()
+                return answer.status
+        except UpstreamFailure as failure:
+            raise ConnectionError(failure.reason) from failure
+
+    async def connect(self, host: str, port: int, *, timeout: float) -> None:  # noqa: ASYNC109 - the contract's word
+        shown = f"[{host}]" if ":" in host else host
+        try:
+            async with asyncio.timeout(timeout):
+                place = read_url(f"http://{shown}:{port}")
+                addresses = await self._pool.resolve(place, own_child=self._own_child)
+                _, writer = await asyncio.open_connection(addresses[0], port)
+                writer.close()
+                await writer.wait_closed()
+        except UpstreamFailure as failure:
+            raise ConnectionError(failure.reason) from failure

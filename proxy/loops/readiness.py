@@ -10,6 +10,7 @@ workspace is ready, was restarted (another incarnation: that start begins its ow
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -40,7 +41,6 @@ class Readiness:
         first: float,
         factor: float,
         cap: float,
-        provisioning_timeout: float,
     ) -> None:
         self._records = records
         self._background = background
@@ -51,7 +51,6 @@ class Readiness:
         self._first = first
         self._factor = factor
         self._cap = cap
-        self._provisioning_timeout = provisioning_timeout
         self._watching: dict[str, int] = {}
         self.on_ready: Callable[[Route], Coroutine[Any, Any, None]]
         self.on_unready: Callable[[Route], Coroutine[Any, Any, None]]
@@ -66,7 +65,8 @@ class Readiness:
 
     async def _watch(self, route: Route, incarnation: int) -> None:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._provisioning_timeout
+        limit = route.effective.policy.provisioning_timeout
+        deadline = loop.time() + (limit or math.inf)
         delay = self._first
         try:
             while self._still_away(route, incarnation):
@@ -110,5 +110,6 @@ class Readiness:
     async def settle(self, route: Route) -> None:
         """What follows once a record says `ready`, whoever wrote it."""
         if route.workspace.status is Status.READY:
-            await self.on_ready(route)
+            if route.open_cycle is not None:
+                await self.on_ready(route)
             self._ring(route)

@@ -112,6 +112,10 @@ class Replayer:
         if drain.task is None or drain.task.done():
             drain.task = self._background.spawn(self._drain(route, drain), name=f"drain-{route.id}")
 
+    def expect(self, route: Route) -> None:
+        """Something was put away for a workspace that may listen again in a moment: try soon, before the sweep does."""
+        self._background.once(f"bell-{route.id}", self._retry.backoff, lambda: self._ring_later(route))
+
     def recovered(self, route: Route) -> None:
         """The workspace came back: begin slowly."""
         self._drains.setdefault(route.id, _Drain()).window = 1

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from proxy.config import Config
-from proxy.core.lifecycle import SERVING
+from proxy.core.lifecycle import SERVING, Desired
 from proxy.core.liveness import Previous
 from proxy.core.outcome import DeadAction, Redelivery, UnmanagedAway
 from proxy.core.presets import LivenessPolicy, policy_from
@@ -59,8 +59,8 @@ class Effective:
 class Route:
     """One workspace as this process sees it.
 
-    `contexts` counts unfinished deferrals per contextId, `keys` maps (caller, idempotency key) to a deferral id, `tasks`
-    holds upstream task ids of unfinished deferrals. While they are empty, no request body is read for their sake.
+    `contexts` counts unfinished deferrals per contextId, `keys` maps (caller, idempotency key) to a deferral id. While
+    they are empty, no request body is read for their sake.
     `busy` counts calls in flight, direct ones and replays. `pulses` are those calls' idle windows.
     """
 
@@ -71,7 +71,6 @@ class Route:
     size: QueueSize = field(default_factory=QueueSize)
     contexts: Counter[str] = field(default_factory=Counter)
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
-    tasks: dict[str, str] = field(default_factory=dict)
     cycles: tuple[Restart, ...] = ()
     previous: Previous | None = None
     busy: int = 0
@@ -147,6 +146,8 @@ class Routing:
     def fill(self, snapshot: Snapshot) -> None:
         """Take over what a starting proxy read."""
         for workspace in snapshot.workspaces:
+            if workspace.desired is Desired.REMOVED:
+                continue
             route = self.put(workspace)
             route.signs = snapshot.signs.get(workspace.id, Signs())
             route.size = snapshot.sizes.get(workspace.id, QueueSize())

@@ -7,7 +7,6 @@ A provisional id says of itself that it is one, so only requests that name one e
 who was given it; to everybody else it is an unknown task.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from proxy.clock import Now
@@ -126,19 +125,16 @@ class Tasks:
                 content = await answer.read(self._answer_limit)
         except UpstreamFailure:
             return None
-        back = names_back(deferral)
-        kept = a2a.keep_task(call, a2a.rename_answer(content, back))
+        tasks = {deferral.upstream_task_id: deferral.task_id}
+        contexts = {}
+        if deferral.upstream_context_id is not None:
+            contexts[deferral.upstream_context_id] = deferral.context_id
+        kept = a2a.keep_task(call, a2a.rename_answer(content, tasks, contexts=contexts))
         if kept is None:
             return None
         stored = StoredTask(json=kept.task_json, version=kept.version.value, state=kept.state)
         await self._store.update_task(deferral.id, stored)
         return stored
-
-
-def names_back(deferral: Deferral) -> Mapping[str, str]:
-    """The agent's ids of a deferred task and the ones that its caller knows."""
-    pairs = ((deferral.upstream_task_id, deferral.task_id), (deferral.upstream_context_id, deferral.context_id))
-    return {theirs: ours for theirs, ours in pairs if theirs and ours}
 
 
 def may_see(deferral: Deferral, caller: Owner | None) -> bool:

@@ -6,11 +6,11 @@ credentials and no model call, so it is the cheapest question every agent can an
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlunsplit
 
 from proxy import probes
 from proxy.probes import ProbeContext, Reading, Target, unknown_keys
-from proxy.probes.http import no_url, status_reading
+from proxy.probes.http import no_url, parsed, status_reading
 
 CARD_PATH: Final = "/.well-known/agent-card.json"
 
@@ -30,8 +30,8 @@ class Probe(probes.Probe):
 
     async def probe(self, target: Target, timeout: float) -> Reading:  # noqa: ASYNC109 - the contract's
         """Ask once; not ready when there is no URL, no answer in time, or a server error."""
-        if target.url is None:
+        base = parsed(target.url)
+        if base is None:
             return no_url()
-        base = urlsplit(target.url)
         url = urlunsplit((base.scheme, base.netloc, base.path.rstrip("/") + CARD_PATH, "", ""))
         return await status_reading(self._fetch, url, timeout)

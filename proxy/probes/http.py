@@ -7,7 +7,7 @@ is not followed: where it leads to is not the workspace.
 import asyncio
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from proxy import probes
 from proxy.probes import Fetch, ProbeContext, Reading, Target, unknown_keys
@@ -36,9 +36,9 @@ class Probe(probes.Probe):
 
     async def probe(self, target: Target, timeout: float) -> Reading:  # noqa: ASYNC109 - the contract's
         """Ask once; not ready when there is no URL, no answer in time, or a server error."""
-        if target.url is None:
+        origin = parsed(target.url)
+        if origin is None:
             return no_url()
-        origin = urlsplit(target.url)
         path, _, query = str(target.spec.get("path", "/")).partition("?")
         url = urlunsplit((origin.scheme, origin.netloc, path, query, ""))
         return await status_reading(self._fetch, url, timeout)
@@ -63,9 +63,17 @@ def not_ready(detail: str) -> Reading:
     return Reading(ready=False, state=None, detail=detail)
 
 
+def parsed(url: str | None) -> SplitResult | None:
+    """Take a workspace's URL apart; None when there is none or it makes no sense."""
+    try:
+        return None if url is None else urlsplit(url)
+    except ValueError:
+        return None
+
+
 def no_url() -> Reading:
     """Make the reading of a workspace that nobody can dial."""
-    return not_ready("the workspace has no URL")
+    return not_ready("the workspace has no URL that can be dialled")
 
 
 def _is_plain(path: str) -> bool:

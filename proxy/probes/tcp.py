@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
-from urllib.parse import urlsplit
 
 from proxy import probes
 from proxy.probes import ProbeContext, Reading, Target, unknown_keys
-from proxy.probes.http import no_url, not_ready
+from proxy.probes.http import no_url, not_ready, parsed
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _LAST_PORT: Final = 65535
@@ -32,10 +31,10 @@ class Probe(probes.Probe):
 
     async def probe(self, target: Target, timeout: float) -> Reading:  # noqa: ASYNC109 - the contract's
         """Connect once; not ready when there is no URL, or no connection in time."""
-        if target.url is None:
+        url = parsed(target.url)
+        if url is None:
             return no_url()
         try:
-            url = urlsplit(target.url)
             port = target.spec.get("port") or url.port or _DEFAULT_PORTS.get(url.scheme)
             if url.hostname is None or port is None:
                 return not_ready("the URL names no host or no port")

@@ -53,6 +53,15 @@ class Vault:
         raise VaultFailure("no known key opens it")
 
 
+def open_vault(key: bytes | None, key_file: Path) -> Vault:
+    """The vault with the configured key, or with the key file's.
+
+    Raises:
+        VaultFailure: there is no usable key.
+    """
+    return Vault([key if key is not None else key_from_file(key_file)])
+
+
 def key_from_file(path: Path) -> bytes:
     """Read the key file; make it (mode 0600, synced) where there is none.
 

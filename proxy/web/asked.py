@@ -20,7 +20,7 @@ MOST_KEY_LENGTH = 256
 
 @dataclass(slots=True)
 class Asked:
-    """A request. `headers` are end to end, with the request id; `names` maps agent ids to the caller's, for the way back.
+    """A request. `headers` are end to end, with the request id; `names` maps agent ids back to the caller's.
 
     `caller` is None where nobody authenticates.
     """
@@ -98,7 +98,7 @@ class Asked:
 
         Raises:
             MalformedBody: what would be stored must be readable.
-            CallerError: 400 for a priority or a key that there cannot be, 403 for `critical` from others than the admin.
+            CallerError: 400 for a priority or key that there cannot be, 403 for `critical` from others than the admin.
         """
         key = self.idempotency_key
         if key is not None and not 0 < len(key) <= MOST_KEY_LENGTH:

@@ -224,7 +224,7 @@ class Calls:
                     content, self._public_base(request, asked.route), asked.route.workspace.url or ""
                 )
             elif asked.names:
-                content = a2a.rename_answer(content, asked.names)
+                content = a2a.rename_answer(content, asked.names, contexts={})
             fields = _own_headers(answer_headers(answer.headers, reframed=mapped), asked)
             response = Whole(status=answer.status, reason=answer.reason, headers=fields, body=content)
             if mapped:

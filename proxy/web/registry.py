@@ -118,7 +118,7 @@ class Registry:
                 progress=said.progress,
             ),
         )
-        if said.agent != "down":
+        if said.agent != "down" and route.open_cycle is not None:
             await self._readiness.settle(route)
         return json_answer({"status": "ok", "incarnation": route.workspace.incarnation, "queue_depth": route.size.rows})
 

@@ -38,7 +38,7 @@ QUEUED_MESSAGE = "the workspace is away; the request is stored and will be deliv
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manners:
-    """How deferrals are answered: the status (`auto`, `202`, `200`), and for how long an away workspace is believed in."""
+    """How deferrals are answered (`auto`, `202`, `200`), and for how many seconds a silent workspace is believed in."""
 
     deferred_status: str
     unmanaged_window: float
@@ -238,7 +238,7 @@ class Undelivered:
             known = asked.route.keys.get((asked.caller_name, key))
             deferral = await self._store.deferral(known) if known is not None else None
             if deferral is not None and self._joinable(deferral):
-                if deferral.digest != a2a.digest(asked.body):
+                if deferral.digest != a2a.digest(asked.body, binding=call.binding):
                     raise key_conflict(deferral.id)
                 return self._joined(asked, Receipt(deferral=deferral, depth=asked.route.size.rows, joined=True), {})
         if call.context_id is not None and call.context_id in asked.route.contexts:
@@ -270,6 +270,7 @@ class Undelivered:
             return self._refuse(asked, problem, headers)
         if receipt.joined:
             return self._joined(asked, receipt, headers)
+        self._replayer.expect(asked.route)
         return self._accepted(asked, receipt, headers)
 
     def _accepted(self, asked: Asked, receipt: Receipt, headers: dict[str, str]) -> web.Response:

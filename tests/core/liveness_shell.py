@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from proxy.core.liveness import Ask, Evidence, Life, ProbeReading, ProbeState, Unsettled, Verdict, judge
+import pytest
+
+from proxy.core.liveness import Ask, Evidence, Life, ProbeReading, ProbeState, Strikes, Unsettled, Verdict, judge
 from proxy.core.presets import PRESETS, LivenessPolicy
 
 COMBINED = PRESETS["combined"]
@@ -37,6 +39,15 @@ def ago(seconds: float) -> datetime:
 def facts(**known: Any) -> Evidence:
     """Return the evidence of an evaluation that opens at `OPENED`, unless said otherwise."""
     return Evidence(**{"opened_at": OPENED, "incarnation": 1, **known})
+
+
+def preset_name(value: object) -> str:
+    """Name a parameter: a policy by its preset."""
+    return str(getattr(value, "preset", value))
+
+
+EVERY_PRESET = pytest.mark.parametrize("policy", [COMBINED, HOLD_FIRST, VERIFY_FIRST], ids=preset_name)
+ONE_STRIKE = Strikes(count=1, first_at=ago(4))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import pytest
 from core.liveness_shell import (
     COMBINED,
     ERROR,
+    EVERY_PRESET,
     HOLD_FIRST,
     NOT_RUNNING,
     OPENED,
@@ -17,16 +18,14 @@ from core.liveness_shell import (
     ago,
     facts,
     play,
+    preset_name,
 )
 
 from proxy.core.liveness import ProbeState, Strikes
 from proxy.core.outcome import Action, Failing, Outcome, action_for
 from proxy.core.presets import LivenessPolicy, policy_from, validate
 
-EVERY_PRESET = pytest.mark.parametrize(
-    "policy", [COMBINED, HOLD_FIRST, VERIFY_FIRST], ids=lambda policy: str(policy.preset)
-)
-TWO_PROBE_PRESETS = pytest.mark.parametrize("policy", [COMBINED, HOLD_FIRST], ids=lambda policy: str(policy.preset))
+TWO_PROBE_PRESETS = pytest.mark.parametrize("policy", [COMBINED, HOLD_FIRST], ids=preset_name)
 
 
 @TWO_PROBE_PRESETS
@@ -80,7 +79,7 @@ def test_scenario_05_an_upstream_502_from_a_dead_box_is_a_503(policy: LivenessPo
 @pytest.mark.parametrize(
     ("policy", "verdict"),
     [(HOLD_FIRST, "busy"), (VERIFY_FIRST, "alive"), (COMBINED, "busy")],
-    ids=lambda value: str(getattr(value, "preset", value)),
+    ids=preset_name,
 )
 def test_scenario_06_a_restart_in_flight_is_never_probed(policy: LivenessPolicy, verdict: str) -> None:
     """[workspace_restart_self_fire_test] No probe and no verdict that would ask for a second restart."""
@@ -111,9 +110,7 @@ def test_scenario_09_verify_first_a_finished_restart_with_a_heartbeat_is_not_dea
     assert played.seen == ("busy", "recent_heartbeat", 2, 1)
 
 
-@pytest.mark.parametrize(
-    ("policy", "age"), [(COMBINED, 40), (VERIFY_FIRST, 5)], ids=lambda value: str(getattr(value, "preset", value))
-)
+@pytest.mark.parametrize(("policy", "age"), [(COMBINED, 40), (VERIFY_FIRST, 5)], ids=preset_name)
 def test_scenario_10_a_running_probe_clears_the_strikes(policy: LivenessPolicy, age: float) -> None:
     """[RunningTrueAfterReprobe_Resets] One doubtful failure, then "not running, running": no strike is left."""
     doubtful = play(policy, facts(restart_started_at=ago(age)), probes=[NOT_RUNNING, NOT_RUNNING])
@@ -202,7 +199,7 @@ def test_scenario_14_a_heartbeat_of_exactly_15_s_is_recent(policy: LivenessPolic
         (COMBINED, 59.9, ("busy", "strike", 2, 1)),
         (COMBINED, 60.0, ("dead", "not_running", 2, 1)),
     ],
-    ids=lambda value: str(getattr(value, "preset", value)),
+    ids=preset_name,
 )
 def test_scenario_15_the_settle_window_ages_out(
     policy: LivenessPolicy, age: float, expected: tuple[str, str, int, int]
@@ -215,7 +212,7 @@ def test_scenario_15_the_settle_window_ages_out(
 @pytest.mark.parametrize(
     ("policy", "verdict"),
     [(HOLD_FIRST, "alive"), (VERIFY_FIRST, "alive"), (COMBINED, "unknown")],
-    ids=lambda value: str(getattr(value, "preset", value)),
+    ids=preset_name,
 )
 def test_scenario_16_an_external_workspace_is_never_probed(policy: LivenessPolicy, verdict: str) -> None:
     """[○ external runtime] Nothing is read; what nobody can tell is ALIVE in the old presets and UNKNOWN in ours."""

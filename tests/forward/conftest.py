@@ -61,6 +61,16 @@ async def serve():
 
 
 @pytest.fixture
+def dial(make_pool, serve, tls_pair):
+    """Start an upstream, with TLS or without, and a pool that trusts it."""
+
+    async def start(script, *, secure):
+        return make_pool(tls=tls_pair[1]), await serve(script, tls_pair[0] if secure else None)
+
+    return start
+
+
+@pytest.fixture
 def refused_port():
     """Give a port of this host on which nobody listens, and keep it from others."""
     with socket.socket() as taken:

@@ -16,6 +16,15 @@ def ask(url, **changes):
     return UpstreamRequest(**({"method": method, "url": url, "connect_timeout": 20.0, "idle_timeout": 20.0} | changes))
 
 
+async def settled(condition):
+    """Let everybody else run until the condition holds."""
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never came to that")
+
+
 class Line:
     """One accepted connection, as a script sees it."""
 

@@ -67,7 +67,7 @@ async def test_an_answer_comes_back_byte_for_byte(pool, serve):
 
 
 @pytest.mark.parametrize(
-    "framing", [b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"Content-Length: 36\r\n"]
+    "framing", [b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"Content-Length: 39\r\n"]
 )
 async def test_each_piece_of_a_stream_is_handed_on_before_the_next_one_is_sent(pool, serve, framing):
     received = asyncio.Queue()
@@ -109,7 +109,7 @@ async def test_the_head_is_handed_on_before_any_of_the_body(pool, serve):
 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("secure", [False, True])
-async def test_large_bodies_pass_in_both_directions(make_pool, serve, tls_pair, chunked, secure):
+async def test_large_bodies_pass_in_both_directions(dial, chunked, secure):
     block = bytes(range(256)) * 256
     body = block * 128  # 8 MiB
 
@@ -124,8 +124,8 @@ async def test_large_bodies_pass_in_both_directions(make_pool, serve, tls_pair, 
             await line.say(b"%x\r\n%b\r\n" % (len(piece), piece))
         await line.say(b"0\r\n\r\n")
 
-    peer = await serve(echo, tls_pair[0] if secure else None)
-    answer = await make_pool(tls=tls_pair[1]).send(ask(peer.url(), body=body))
+    pool, peer = await dial(echo, secure=secure)
+    answer = await pool.send(ask(peer.url(), body=body))
     assert await answer.read(len(body)) == body
 
 

@@ -3,9 +3,11 @@
 import asyncio
 
 import pytest
-from forward.scripted_upstream import ask
+from forward.scripted_upstream import ask, settled
 
+from proxy.core.addresses import AddressPolicy
 from proxy.forward import Outcome, UpstreamFailure
+from proxy.forward.pool import Pool
 
 
 async def answer_all(line):
@@ -183,7 +185,8 @@ async def test_a_lost_connection_frees_a_place_for_who_waits(make_pool, serve):
     first = asyncio.create_task(fetch(pool, peer.url(), body=b"1"))
     await arrived.wait()
     second = asyncio.create_task(fetch(pool, peer.url(), body=b"2"))
-    await asyncio.sleep(0)
+    (origin,) = pool._origins.values()
+    await settled(lambda: origin.waiters)
     leave.set()
     with pytest.raises(UpstreamFailure, match="eof"):
         await first
@@ -223,15 +226,141 @@ async def test_a_connection_granted_to_somebody_who_just_left_goes_to_the_next(m
     (origin,) = pool._origins.values()
     leaver = asyncio.create_task(fetch(pool, peer.url(), body=b"1"))
     heir = asyncio.create_task(fetch(pool, peer.url(), body=b"2"))
-    while len(origin.waiters) < 2:
-        await asyncio.sleep(0)
-    origin.waiters[0].add_done_callback(lambda _: leaver.cancel())
+    await settled(lambda: len(origin.waiters) == 2)
+    (connection,) = origin.open
+    hand_over = connection.on_idle
+
+    def hand_over_and_cancel(idle):
+        hand_over(idle)
+        leaver.cancel()  # before it has run again
+
+    connection.on_idle = hand_over_and_cancel
     gate.go.release()
     await first
+    connection.on_idle = hand_over
+    assert await gate.seen.get() == b"2"
     gate.go.release()
     assert await heir == b"2"
     assert leaver.cancelled()
-    assert origin.slots == 1
+    assert (origin.slots, peer.accepted) == (1, 1)
+
+
+async def test_somebody_who_left_the_line_is_passed_over_before_he_even_knows(make_pool, serve):
+    gate = Gate()
+    peer = await serve(gate)
+    pool = make_pool(connections_per_origin=1)
+    first = asyncio.create_task(fetch(pool, peer.url(), body=b"0"))
+    await gate.seen.get()
+    (origin,) = pool._origins.values()
+    leaver = asyncio.create_task(fetch(pool, peer.url(), body=b"1"))
+    await settled(lambda: origin.waiters)
+    (connection,) = origin.open
+    hand_over = connection.on_idle
+
+    def cancel_and_hand_over(idle):
+        leaver.cancel()
+        hand_over(idle)
+
+    connection.on_idle = cancel_and_hand_over
+    gate.go.release()
+    await first
+    with pytest.raises(asyncio.CancelledError):
+        await leaver
+    assert origin.idle == [connection]
+
+
+async def test_a_connection_that_dies_while_it_is_handed_over_costs_the_next_one_nothing(make_pool, serve):
+    gate = Gate()
+    peer = await serve(gate)
+    pool = make_pool(connections_per_origin=1)
+    first = asyncio.create_task(fetch(pool, peer.url(), body=b"0"))
+    await gate.seen.get()
+    (origin,) = pool._origins.values()
+    heir = asyncio.create_task(fetch(pool, peer.url(), body=b"1"))
+    await settled(lambda: origin.waiters)
+    (connection,) = origin.open
+    hand_over = connection.on_idle
+
+    def hand_over_and_die(idle):
+        hand_over(idle)
+        idle.close()
+
+    connection.on_idle = hand_over_and_die
+    gate.go.release()
+    await first
+    gate.go.release()
+    assert await heir == b"1"
+    assert peer.accepted == 2
+    assert list(pool._origins.values()) == [origin], "the heir's origin is the one that is swept and closed"
+
+
+async def test_a_connection_to_an_address_the_name_has_left_is_not_handed_on(make_pool, serve):
+    gate = Gate()
+    peer = await serve(gate)
+    addresses = ["127.0.0.1"]
+
+    async def lookup(host):
+        return tuple(addresses)
+
+    pool = make_pool(connections_per_origin=1, dns_ttl=0, lookup=lookup)
+    first = asyncio.create_task(fetch(pool, peer.url(host="agent.test"), body=b"0"))
+    await gate.seen.get()
+    (origin,) = pool._origins.values()
+    addresses[:] = ["127.0.0.2"]
+    second = asyncio.create_task(fetch(pool, peer.url(host="agent.test"), body=b"1"))
+    await settled(lambda: origin.waiters)
+    gate.go.release()
+    await first
+    with pytest.raises(UpstreamFailure, match="refused"):
+        await second
+    assert not pool._origins
+
+
+class HeldUpPool(Pool):
+    """Stops between a connection's making and its first use."""
+
+    def __init__(self, policy):
+        super().__init__(policy)
+        self.made = asyncio.Queue()
+        self.go = asyncio.Event()
+
+    async def _dial(self, place, addresses, deadline):
+        connection = await super()._dial(place, addresses, deadline)
+        self.made.put_nowait(connection)
+        await self.go.wait()
+        return connection
+
+
+@pytest.mark.parametrize("moment", ["closing", "closed"])
+async def test_a_connection_that_ends_before_its_first_use_is_not_sent(serve, moment):
+    peer = await serve(answer_all)
+    pool = HeldUpPool(AddressPolicy.parse(["127.0.0.0/8"]))
+    call = asyncio.create_task(fetch(pool, peer.url(), body=b"1"))
+    connection = await pool.made.get()
+    connection.close()
+    if moment == "closed":
+        await settled(lambda: connection.closed)
+    pool.go.set()
+    with pytest.raises(UpstreamFailure) as failure:
+        await call
+    assert (failure.value.outcome, failure.value.reason) == (Outcome.NOT_SENT, "eof")
+    await pool.aclose()
+    assert not pool._origins
+
+
+async def test_a_connection_made_while_the_pool_is_closed_is_closed_too(serve):
+    peer = await serve(answer_all)
+    pool = HeldUpPool(AddressPolicy.parse(["127.0.0.0/8"]))
+    call = asyncio.create_task(fetch(pool, peer.url(), body=b"1"))
+    connection = await pool.made.get()
+    closing = asyncio.create_task(pool.aclose())
+    await settled(lambda: pool._closing)
+    pool.go.set()
+    with pytest.raises(UpstreamFailure) as failure:
+        await call
+    assert (failure.value.outcome, failure.value.reason) == (Outcome.NOT_SENT, "closed")
+    await closing
+    assert connection.closed
 
 
 async def test_a_cancelled_call_closes_its_connection_and_frees_its_place(make_pool, serve):
@@ -281,8 +410,7 @@ async def test_closing_the_pool_ends_every_call_and_refuses_new_ones(make_pool, 
     await gate.seen.get()
     waiting = asyncio.create_task(fetch(pool, peer.url(), body=b"2"))
     (origin,) = pool._origins.values()
-    while not origin.waiters:
-        await asyncio.sleep(0)
+    await settled(lambda: origin.waiters)
     await pool.aclose()
     late = asyncio.create_task(fetch(pool, peer.url(), body=b"3"))
     failures = await asyncio.gather(running, waiting, late, return_exceptions=True)

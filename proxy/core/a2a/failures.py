@@ -41,52 +41,58 @@ REASONS: Final = (
         status=400,
         meaning="The body is JSON but not one object; A2A has no JSON-RPC batches.",
     ),
+    Reason(name="BROKEN_BODY", status=400, meaning="The body did not arrive whole."),
+    Reason(name="BAD_IDEMPOTENCY_KEY", status=400, meaning="The header Idempotency-Key is empty or too long."),
+    Reason(name="BAD_PRIORITY", status=400, meaning="The header Holdfast-Priority names no priority."),
+    Reason(name="UNAUTHENTICATED", status=401, meaning="No valid Holdfast token came with the request."),
+    Reason(
+        name="INVALID_CALLER",
+        status=403,
+        meaning="The header X-Workspace-ID names somebody else than the token's owner, or nobody outside.",
+    ),
+    Reason(name="FORBIDDEN", status=403, meaning="The token's owner may not do this."),
+    Reason(name="WORKSPACE_NOT_FOUND", status=404, meaning="There is no workspace of this name, or none you may see."),
     Reason(
         name="IDEMPOTENCY_CONFLICT",
         code=-32602,
         status=409,
-        meaning="This message id or Idempotency-Key is taken by a deferred message with other content.",
+        meaning="This message id or Idempotency-Key was used for other content; nothing was stored.",
     ),
-    Reason(name="UNAUTHENTICATED", status=401, meaning="No valid Holdfast token came with the request."),
-    Reason(name="FORBIDDEN", status=403, meaning="The token's owner may not do this."),
-    Reason(name="WORKSPACE_NOT_FOUND", status=404, meaning="No workspace of this name, or none you may see."),
     Reason(name="BODY_TOO_LARGE", status=413, meaning="The body is over the limit; nothing of it was used."),
-    Reason(name="RATE_LIMITED", status=429, meaning="Too many requests from this caller; repeat after Retry-After."),
     Reason(name="QUEUE_FULL", status=429, meaning="The workspace is away and its queue is full; nothing was stored."),
+    Reason(name="INTERNAL", status=500, meaning="Holdfast itself failed."),
     Reason(
-        name="WORKSPACE_RESTARTING",
-        status=503,
-        meaning="The workspace is dead and a restart is under way; nothing was queued.",
+        name="UNSAFE_ADDRESS",
+        status=502,
+        meaning="The workspace's address is one that Holdfast must not call; nothing was sent.",
     ),
     Reason(
-        name="WORKSPACE_DEAD",
-        status=503,
-        meaning="The workspace is dead; nothing was queued. `restart` says what next.",
-    ),
-    Reason(
-        name="WORKSPACE_BUSY", status=503, meaning="The workspace is busy or booting, and the request was not queued."
-    ),
-    Reason(name="WORKSPACE_WAKING", status=503, meaning="The workspace is waking from hibernation."),
-    Reason(
-        name="WORKSPACE_AWAY", status=503, meaning="The workspace is away, and this kind of request cannot be queued."
-    ),
-    Reason(
-        name="WORKSPACE_UNREACHABLE",
-        status=503,
-        meaning="The workspace has been running for long, yet nothing listens at its address.",
-    ),
-    Reason(
-        name="UPSTREAM_UNREACHABLE", status=502, meaning="Nothing could be sent, and nobody can tell whether it lives."
-    ),
-    Reason(
-        name="UPSTREAM_BROKE",
+        name="CALL_BROKEN",
         status=502,
         meaning="The call broke after it may have reached the agent, and redelivery is forbidden.",
     ),
     Reason(name="ANSWER_LOST", status=502, meaning="The agent has the request; its answer broke on the way."),
-    Reason(name="DEADLINE_EXCEEDED", status=504, meaning="The caller's own deadline passed."),
-    Reason(name="QUEUE_UNAVAILABLE", status=503, meaning="Holdfast could not store the request; nothing was promised."),
-    Reason(name="INTERNAL", status=500, meaning="Holdfast itself failed; the request may be repeated."),
+    Reason(name="STREAM_BROKEN", status=502, meaning="The last event of a stream that broke before its end."),
+    Reason(
+        name="WORKSPACE_UNREACHABLE",
+        status=503,
+        meaning="Nothing listens at the workspace's address: 503 where it is known to run, 502 where nobody can tell.",
+    ),
+    Reason(
+        name="WORKSPACE_RESTARTING",
+        status=503,
+        meaning="The workspace is dead and a restart is due; nothing was queued.",
+    ),
+    Reason(
+        name="WORKSPACE_DEAD",
+        status=503,
+        meaning="The workspace is dead and nothing was queued; `restart` says why none is due.",
+    ),
+    Reason(
+        name="WORKSPACE_AWAY", status=503, meaning="The workspace is away, and this kind of request cannot be queued."
+    ),
+    Reason(name="QUEUE_UNAVAILABLE", status=503, meaning="The request could not be put away; it was not accepted."),
+    Reason(name="STORE_UNAVAILABLE", status=503, meaning="Holdfast's store could not do it; nothing was changed."),
 )
 
 CODES: Final[Mapping[str, int]] = {reason.name: reason.code for reason in REASONS}

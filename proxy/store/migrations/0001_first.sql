@@ -149,7 +149,7 @@ CREATE INDEX deferrals_claim ON deferrals (workspace, rank DESC, seq, next_attem
 CREATE INDEX deferrals_due ON deferrals (workspace, next_attempt_at, expires_at) WHERE state = 'queued' AND head = 1;
 CREATE INDEX deferrals_overdue ON deferrals (expires_at, seq) WHERE state = 'queued';
 CREATE INDEX deferrals_leases ON deferrals (lease_until, seq) WHERE state = 'leased';
-CREATE INDEX deferrals_ended ON deferrals (completed_at) WHERE completed_at IS NOT NULL;
+CREATE INDEX deferrals_ended ON deferrals (completed_at, seq) WHERE completed_at IS NOT NULL;
 CREATE INDEX deferrals_listing ON deferrals (state, seq);
 CREATE INDEX deferrals_listing_of ON deferrals (workspace, state, seq);
 CREATE INDEX deferrals_task ON deferrals (workspace, task_id, seq) WHERE task_id IS NOT NULL;
@@ -240,7 +240,7 @@ CREATE TABLE decisions (
 ) STRICT;
 
 CREATE INDEX decisions_workspace ON decisions (workspace_id, id);
-CREATE INDEX decisions_age ON decisions (at);
+CREATE INDEX decisions_age ON decisions (at, id);
 
 -- What a ping writes, to see a commit reach the disk.
 CREATE TABLE pulse (

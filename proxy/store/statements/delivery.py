@@ -162,7 +162,7 @@ PURGE: Final = Statement(
     "Delete deferrals that ended before an instant, with body, answer, alias and journal.",
     """
     DELETE FROM deferrals WHERE seq IN (
-        SELECT seq FROM deferrals WHERE completed_at < :before ORDER BY completed_at LIMIT :limit
+        SELECT seq FROM deferrals WHERE completed_at < :before ORDER BY completed_at, seq LIMIT :limit
     )
     RETURNING seq
     """,

@@ -31,7 +31,7 @@ TRIM_OLD: Final = Statement(
     "trim_old",
     "Delete decisions older than an instant, the oldest first.",
     """
-    DELETE FROM decisions WHERE id IN (SELECT id FROM decisions WHERE at < :before ORDER BY at LIMIT :limit)
+    DELETE FROM decisions WHERE id IN (SELECT id FROM decisions WHERE at < :before ORDER BY at, id LIMIT :limit)
     RETURNING id
     """,
 )

@@ -11,26 +11,12 @@ from proxy.core.deferral import Deferral, State
 from proxy.core.times import micros
 from proxy.store import Ending, Enqueued, Placed, QueueLimits, rows
 from proxy.store import deferral_rows as deferred
+from proxy.store.laws import SUPERSEDED, check_new
 from proxy.store.statements import deferrals as sql
 from proxy.store.statements import log
 from proxy.store.units import Unit
 from proxy.store.units.delivery import end
 from proxy.store.units.heads import ALONE, NOT_HEAD, place, settle
-from proxy.store.vocabulary import SUPERSEDED
-
-
-def check_new(deferral: Deferral) -> None:
-    """Refuse what no queue can hold.
-
-    Raises:
-        ValueError: it is neither queued without nor leased with a lease, it is adopted yet not leased, it has ended.
-    """
-    if (deferral.state, deferral.lease is not None) not in {(State.QUEUED, False), (State.LEASED, True)}:
-        raise ValueError(f"a new deferral is queued, or leased with a lease; this one is {deferral.state}")
-    if deferral.adopted and deferral.state is not State.LEASED:
-        raise ValueError("an adopted deferral is leased: its first call is still running")
-    if deferral.completed_at is not None:
-        raise ValueError("a new deferral has not ended")
 
 
 def enqueue(deferral: Deferral, limits: QueueLimits, decision: Decision | None) -> Unit[Enqueued]:

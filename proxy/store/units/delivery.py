@@ -9,16 +9,16 @@ from dataclasses import replace
 from datetime import datetime
 
 from proxy.core.decision import Decision
-from proxy.core.deferral import ACTIVE, EDGES, Deferral, Lease, State, StoredTask
+from proxy.core.deferral import Deferral, Lease, State, StoredTask
 from proxy.core.times import micros
 from proxy.store import Ending, Requeue, Watch, rows
 from proxy.store import deferral_rows as deferred
+from proxy.store.laws import HOLDER_GONE, LEASE_RAN_OUT, check_end
 from proxy.store.statements import deferrals as queue
 from proxy.store.statements import delivery as sql
 from proxy.store.statements import log
 from proxy.store.units import Rows, Unit
 from proxy.store.units.heads import settle
-from proxy.store.vocabulary import HOLDER_GONE, LEASE_RAN_OUT
 
 
 def claim(workspace_id: str, leases: Sequence[Lease], now: datetime) -> Unit[Sequence[Deferral]]:
@@ -103,18 +103,6 @@ def _take_back(found: Rows, error: str, now: datetime) -> Unit[Sequence[Watch]]:
         watched = yield queue.WATCH_AT, {"seq": seq}
         watches.append(replace(deferred.watch(watched[0]), adopted=bool(adopted)))
     return watches
-
-
-def check_end(lease_token: str | None, ending: Ending) -> State:
-    """Return the state that a deferral must have to end so.
-
-    Raises:
-        ValueError: no edge leads from there to the ending's state, or that state is no end.
-    """
-    source = State.QUEUED if lease_token is None else State.LEASED
-    if ending.state in ACTIVE or (source, ending.state) not in EDGES:
-        raise ValueError(f"{source} -> {ending.state} is no end of a deferral")
-    return source
 
 
 def finish(
