@@ -292,6 +292,7 @@ class App:
             decision_days=config.decisions.days,
         )
         self.dialer.freed = self.replayer.ring
+        self.tasks.tried = self.replayer.tried
         self.gate.restarts = self.coordinator
         self.coordinator.judge_again = self._judge_again
         self.coordinator.await_ready = self.readiness.watch

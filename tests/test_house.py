@@ -11,6 +11,7 @@ import sys
 import tokenize
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -245,6 +246,31 @@ def test_what_is_declared_is_pinned(group: str) -> None:
         f"{requirement} (pinned: {pinned.get(canonicalize_name(requirement.name))}); run scripts/lock"
         for requirement in declared(group)
         if not requirement.specifier.contains(pinned.get(canonicalize_name(requirement.name), "0"), prereleases=True)
+    ]
+    assert not found, broken(found)
+
+
+def imported(module: Module) -> set[str]:
+    """Return the top-level names that a module imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add((node.module or "").partition(".")[0])
+    return names - sys.stdlib_module_names - {"proxy"}
+
+
+def test_what_the_proxy_imports_is_declared() -> None:
+    distributions = packages_distributions()
+    allowed = {group: {canonicalize_name(one.name) for one in declared(group)} for group in ("runtime", "demo")}
+    found = [
+        f"{module.name}: {word}"
+        for module in package_modules("proxy")
+        for word in sorted(imported(module))
+        if allowed["demo" if module.name.startswith("proxy/demo/") else "runtime"].isdisjoint(
+            canonicalize_name(one) for one in distributions.get(word, [])
+        )
     ]
     assert not found, broken(found)
 

@@ -9,6 +9,8 @@ any effect:
 
     {"message_id", "context_id", "task_id", "redelivery": "maybe" | null, "pid", "at"}
 
+With `--boots FILE` it also writes down that it was started, before it listens: {"pid", "incarnation", "at"}.
+
 The answer to text T is a completed task with one artifact `echo: T` (with `--answer message`: a bare message). A text
 with the words `take 2.5 s` is answered that much later.
 
@@ -67,6 +69,7 @@ class Options:
     host: str
     port: int
     log: Path
+    boots: Path | None
     delay: float
     boot_delay: float
     answer: str
@@ -95,22 +98,15 @@ class Supervised:
 
 
 class Account:
-    """The file of executed messages: a line is on disk when `write` returns; several processes may share the file."""
+    """A file of JSON lines: each is on disk when `write` returns, and several processes may share the file."""
 
     def __init__(self, path: Path, now: Now) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._now = now
 
-    def write(self, *, message_id: str, context_id: str, task_id: str, redelivery: str | None) -> None:
-        """One line, then fsync."""
-        line = {
-            "message_id": message_id,
-            "context_id": context_id,
-            "task_id": task_id,
-            "redelivery": redelivery,
-            "pid": os.getpid(),
-            "at": rfc3339(self._now()),
-        }
+    def write(self, **said: str | None) -> None:
+        """One line: what is said, who says it, when. Then fsync."""
+        line = {**said, "pid": os.getpid(), "at": rfc3339(self._now())}
         os.write(self._fd, json.dumps(line).encode() + b"\n")
         os.fsync(self._fd)
 
@@ -232,6 +228,7 @@ def read_options(arguments: list[str]) -> Options:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True, help="0: any free one")
     parser.add_argument("--log", type=Path, required=True, help="file of executed messages")
+    parser.add_argument("--boots", type=Path, help="file of starts")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds that an answer takes")
     parser.add_argument("--boot-delay", type=float, default=0.0, help="seconds before it listens")
     parser.add_argument("--answer", choices=["task", "message"], default="task")
@@ -245,7 +242,10 @@ async def run(options: Options) -> None:
     Raises:
         OSError: the address or the log cannot be used.
     """
-    account = Account(options.log, SystemClock())
+    clock = SystemClock()
+    account = Account(options.log, clock)
+    if options.boots is not None:
+        Account(options.boots, clock).write(incarnation=os.environ.get("HOLDFAST_INCARNATION"))
     await asyncio.sleep(options.boot_delay)
     with socket.create_server((options.host, options.port), backlog=BACKLOG) as listening:
         port = listening.getsockname()[1]

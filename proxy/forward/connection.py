@@ -61,7 +61,6 @@ class Connection(asyncio.Protocol):
         self._head_limit = 0
         self._idle_timeout = 0.0
         self._pulse: Pulse | None = None
-        self._ended_by_peer = False
         self._held = False
         self._last_byte_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -174,7 +173,6 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Take the end of the stream: the end of an answer without a length, the loss of any other."""
-        self._ended_by_peer = True
         if self._exchange is not None and self._in_body and not self._framed:
             self._complete()
         else:
@@ -270,7 +268,6 @@ class Connection(asyncio.Protocol):
             self._finished
             and self._keep_alive
             and not self._surplus
-            and not self._ended_by_peer
             and self._peer_keepalive > 0
             and not transport.is_closing()
             and transport.get_write_buffer_size() == 0

@@ -293,7 +293,13 @@ class Coordinator:
             if pending:
                 await self._end(route, cycle, Phase.SUPERSEDED, "another restart was asked for meanwhile")
                 await self._begin(route, Trigger.CONFIG, "", "asked for during the last cycle", None)
-        if not pending:
+                return
+            gone = route.workspace.exited_at is not None
+            if gone:
+                await self._end(route, cycle, Phase.FAILED, "exited as soon as it was started")
+        if gone:
+            await self.judge_again(route, LogTrigger.EXIT)
+        else:
             self.await_ready(route)
 
     async def _stop(self, route: Route, cycle: Restart) -> None:

@@ -17,7 +17,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from proxy.clock import Now
 from proxy.core import a2a
@@ -53,12 +53,17 @@ MOST_DUE = 1000
 
 @dataclass(slots=True)
 class _Drain:
-    """One workspace's replaying: its window, its open leases, and whether somebody rang meanwhile."""
+    """One workspace's replaying: its window, its open leases, and whether somebody rang meanwhile.
+
+    `since` is when the workspace became ready, as far as this drain has heard of it.
+    """
 
     window: int = 1
     rung: bool = False
+    since: datetime | None = None
     task: asyncio.Task[None] | None = None
     open: dict[str, Deferral] = field(default_factory=dict)
+    tries: dict[str, asyncio.Event] = field(default_factory=dict)
 
 
 class Replayer:
@@ -117,9 +122,22 @@ class Replayer:
         self._background.once(f"bell-{route.id}", self._retry.backoff, lambda: self._ring_later(route))
 
     def recovered(self, route: Route) -> None:
-        """The workspace came back: begin slowly."""
-        self._drains.setdefault(route.id, _Drain()).window = 1
-        self.ring(route)
+        """The workspace is ready. If that is news it came back: begin slowly, and let nothing wait for its backoff."""
+        drain = self._drains.setdefault(route.id, _Drain())
+        if drain.since == route.workspace.ready_at or self._stopping:
+            self.ring(route)
+            return
+        drain.since = route.workspace.ready_at
+        drain.window = 1
+        if route.size.rows:
+            self._background.spawn(self._hasten(route), name=f"hasten-{route.id}")
+
+    async def _hasten(self, route: Route) -> None:
+        """What was refused while nobody listened has backed off for longer and longer; that is over."""
+        try:
+            await self._store.hasten(route.id, self._now())
+        finally:
+            self.ring(route)
 
     async def sweep(self) -> None:
         """Ring for every queue whose head is due."""
@@ -136,6 +154,13 @@ class Replayer:
             for deferral in tuple(drain.open.values()):
                 if deferral.lease is not None:
                     await self._store.extend(deferral.id, deferral.lease.token, until=until)
+
+    async def tried(self, deferral_id: str) -> None:
+        """Return when a try of this deferral that is under way here has ended; at once when there is none."""
+        for drain in self._drains.values():
+            if (ended := drain.tries.get(deferral_id)) is not None:
+                await ended.wait()
+                return
 
     async def stop(self) -> None:
         """Take no new leases."""
@@ -164,6 +189,7 @@ class Replayer:
             leases = [Lease(token=self._new_token(), owner=self._owner, until=until) for _ in range(free)]
             for deferral in await self._store.claim(route.id, leases=leases, now=now):
                 drain.open[deferral.id] = deferral
+                drain.tries[deferral.id] = asyncio.Event()
                 self._background.spawn(self._replay(route, drain, deferral), name=f"replay-{deferral.id}")
 
     async def _replay(self, route: Route, drain: _Drain, deferral: Deferral) -> None:
@@ -172,6 +198,7 @@ class Replayer:
             finished = await self._try(route, deferral)
         finally:
             drain.open.pop(deferral.id, None)
+            drain.tries.pop(deferral.id).set()
             if finished:
                 drain.window = min(drain.window * 2, max(1, route.capacity))
                 self.ring(route)

@@ -7,6 +7,9 @@ A provisional id says of itself that it is one, so only requests that name one e
 who was given it; to everybody else it is an unknown task.
 """
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from proxy.clock import Now
@@ -21,6 +24,8 @@ from proxy.store import Store
 
 TERMINAL = frozenset({"completed", "failed", "canceled", "rejected"})
 OK = 200
+CANCEL_WAIT = 5.0
+"""Seconds that a cancel waits for a try under way; Python's SDK clients give up after five."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +38,7 @@ class TaskAnswer:
 
 
 class Tasks:
-    """Knows deferred tasks by their provisional ids."""
+    """Knows deferred tasks by their provisional ids. `tried` waits until a try that is under way here has ended."""
 
     def __init__(self, *, store: Store, deferring: Deferring, dialer: Dialer, now: Now, answer_limit: int) -> None:
         self._store = store
@@ -41,6 +46,7 @@ class Tasks:
         self._dialer = dialer
         self._now = now
         self._answer_limit = answer_limit
+        self.tried: Callable[[str], Awaitable[None]] = _at_once
 
     async def find(self, route: Route, task_id: str, caller: Owner | None) -> Deferral | None:
         """The deferral behind a provisional id, if this caller may see it."""
@@ -88,23 +94,37 @@ class Tasks:
         return TaskAnswer(status=OK, body=a2a.task_answer(call, task.json, a2a.Version(task.version)))
 
     async def cancel(self, call: a2a.Call, deferral: Deferral) -> TaskAnswer | None:
-        """Cancel a deferred task that was not delivered yet; None when the agent has it and must be asked."""
-        if deferral.state is State.QUEUED:
-            ended = await self._deferring.end(
-                deferral,
-                State.CANCELLED,
-                "canceled by its caller before it was delivered",
-                lease_token=None,
-                task_state="canceled",
-            )
-            if ended is not None and ended.task is not None:
-                body = a2a.task_answer(call, ended.task.json, a2a.Version(ended.task.version))
-                return TaskAnswer(status=OK, body=body)
-            deferral = await self._store.deferral(deferral.id) or deferral
-        if deferral.state in ACTIVE or (deferral.task is not None and deferral.task.state not in TERMINAL):
+        """Cancel a deferred task that was not delivered yet; None when the agent has it and must be asked.
+
+        While it is being tried nobody knows yet whether the agent gets it: the outcome of that try is waited for, but
+        not for long. What the agent then works on without having named its task cannot be canceled.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CANCEL_WAIT):
+                while deferral.state in ACTIVE:
+                    ended = await self._cancel_queued(deferral)
+                    if ended is not None and ended.task is not None:
+                        body = a2a.task_answer(call, ended.task.json, a2a.Version(ended.task.version))
+                        return TaskAnswer(status=OK, body=body)
+                    await self.tried(deferral.id)
+                    deferral = await self._store.deferral(deferral.id) or deferral
+        is_open = deferral.task is not None and deferral.task.state not in TERMINAL
+        if is_open and deferral.upstream_task_id is not None:
             return None
         refused = a2a.not_cancelable(call)
         return TaskAnswer(status=refused.status, body=refused.body, content_type=refused.content_type)
+
+    async def _cancel_queued(self, deferral: Deferral) -> Deferral | None:
+        """End it if it is queued; None while it is being tried."""
+        if deferral.state is not State.QUEUED:
+            return None
+        return await self._deferring.end(
+            deferral,
+            State.CANCELLED,
+            "canceled by its caller before it was delivered",
+            lease_token=None,
+            task_state="canceled",
+        )
 
     async def _ask_agent(
         self, route: Route, call: a2a.Call, deferral: Deferral, headers: RawHeaders
@@ -135,6 +155,10 @@ class Tasks:
         stored = StoredTask(json=kept.task_json, version=kept.version.value, state=kept.state)
         await self._store.update_task(deferral.id, stored)
         return stored
+
+
+async def _at_once(_: str) -> None:
+    """Nothing is being tried."""
 
 
 def may_see(deferral: Deferral, caller: Owner | None) -> bool:

@@ -277,6 +277,12 @@ class Store(Protocol):
     async def release(self, deferral_id: str, lease_token: str, requeue: Requeue) -> bool:
         """Put a leased deferral back into its queue."""
 
+    async def hasten(self, workspace_id: str, now: datetime) -> None:
+        """Make a workspace's queued heads due now: it is back, and what they waited for was that.
+
+        Those that wait because a gateway answered (`gateway_since`) go on waiting: there somebody did listen.
+        """
+
     async def release_expired(self, now: datetime) -> Sequence[Watch]:
         """Queue again, marked `maybe`, every deferral whose lease ran out; return them.
 

@@ -278,6 +278,11 @@ class MemoryStore:
         await self._turn()
         return self._queues.release(deferral_id, lease_token, requeue)
 
+    async def hasten(self, workspace_id: str, now: datetime) -> None:
+        """See `Store.hasten`."""
+        await self._turn()
+        self._queues.hasten(workspace_id, now)
+
     async def release_expired(self, now: datetime) -> Sequence[Watch]:
         """See `Store.release_expired`."""
         await self._turn()

@@ -4,7 +4,7 @@ Owns: the rows, and every rule about them said as directly as it can be: heads, 
 rows each time, never stored, so that no forgotten update can hide. Knows nothing of: asyncio, workspaces' own state.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -47,10 +47,12 @@ class MemoryQueues:
         return [_brief(row) for row in found[:limit]]
 
     def watched(self, completed_since: datetime) -> list[Watch]:
-        """Active rows, then those completed later than an instant, each in order."""
+        """Leased rows, queued ones, and in the order of their ends those completed later than an instant."""
         rows = sorted(self._rows.values(), key=lambda row: row.seq)
         completed = [row for row in rows if row.state is State.COMPLETED and _ended_at(row) > completed_since]
-        return [_watch(row) for row in [*(row for row in rows if row.state in ACTIVE), *completed]]
+        completed.sort(key=_ended_at)
+        active = [row for state in (State.LEASED, State.QUEUED) for row in rows if row.state is state]
+        return [_watch(row) for row in [*active, *completed]]
 
     def sizes(self) -> dict[str, QueueSize]:
         """Of all queues that are not empty."""
@@ -199,17 +201,23 @@ class MemoryQueues:
         )
         return True
 
+    def hasten(self, workspace_id: str, now: datetime) -> None:
+        """See `Store.hasten`."""
+        for _, row in tuple(self._heads(workspace_id)):
+            if row.state is State.QUEUED and row.next_attempt_at > now and row.gateway_since is None:
+                self._put(replace(row, next_attempt_at=now))
+
     def release_expired(self, now: datetime) -> list[Watch]:
         """See `Store.release_expired`."""
-        return self._take_back(lambda lease: lease.until <= now, LEASE_RAN_OUT, now)
+        over = [(row.lease.until, row.seq, row) for row in self._rows.values() if row.lease and row.lease.until <= now]
+        return self._take_back([row for _, _, row in sorted(over, key=lambda each: each[:2])], LEASE_RAN_OUT, now)
 
     def release_owned(self, owner: str, now: datetime) -> list[Watch]:
         """See `Store.release_owned`."""
-        return self._take_back(lambda lease: lease.owner == owner, HOLDER_GONE, now)
+        owned = [row for row in self._rows.values() if row.lease and row.lease.owner == owner]
+        return self._take_back(sorted(owned, key=lambda row: row.seq), HOLDER_GONE, now)
 
-    def _take_back(self, lost: Callable[[Lease], bool], error: str, now: datetime) -> list[Watch]:
-        found = [row for row in self._rows.values() if row.lease is not None and lost(row.lease)]
-        found.sort(key=lambda row: row.seq)
+    def _take_back(self, found: Sequence[Deferral], error: str, now: datetime) -> list[Watch]:
         for row in found:
             self._put(
                 replace(

@@ -260,6 +260,10 @@ class SqliteStore:
         """See `Store.release`."""
         return await self._write(partial(delivery.release, deferral_id, lease_token, requeue))
 
+    async def hasten(self, workspace_id: str, now: datetime) -> None:
+        """See `Store.hasten`."""
+        await self._write(partial(delivery.hasten, workspace_id, now))
+
     async def release_expired(self, now: datetime) -> Sequence[Watch]:
         """See `Store.release_expired`."""
         return await self._write(partial(delivery.release_expired, now))

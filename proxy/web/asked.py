@@ -84,6 +84,17 @@ class Asked:
         return call.deferrable and not call.streaming and call.binding is not a2a.Binding.REST
 
     @property
+    def is_send(self) -> bool:
+        """It asks for work: an A2A send in any binding, streamed or not, or a POST that is not A2A.
+
+        A body that nobody can read counts as one, until somebody would have to store it.
+        """
+        try:
+            return self.call().deferrable
+        except a2a.MalformedBody:
+            return self.method == "POST"
+
+    @property
     def wants_deferral(self) -> bool:
         """The caller prefers a deferral to a refusal (RFC 7240 `respond-async`, `wait`)."""
         return "respond-async" in self.prefer or "wait=" in self.prefer

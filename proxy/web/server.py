@@ -9,7 +9,6 @@ private name this costs; a test pins it.)
 """
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -87,8 +86,8 @@ class Server:
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, reuse_address=True, backlog=1024)
         await site.start()
-        sockets = site._server.sockets if isinstance(site._server, asyncio.Server) else ()  # noqa: SLF001 - port 0
-        return _address(sockets, host, port)
+        name = self._runner.addresses[0]  # tells which port was taken, on every event loop
+        return str(name[0]), int(name[1])
 
     def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.Request:
         return web.Request(message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=0)
@@ -109,13 +108,6 @@ class Server:
         if runner is not None:
             runner._shutdown_timeout = drain  # noqa: SLF001 - it is a constructor's argument, known only now
             await runner.cleanup()
-
-
-def _address(sockets: Iterable[socket.socket], host: str, port: int) -> tuple[str, int]:
-    for bound in sockets:
-        name = bound.getsockname()
-        return str(name[0]), int(name[1])
-    return host, port
 
 
 def _store_failed(problem: StoreFailure) -> HoldfastError:

@@ -148,7 +148,6 @@ class Undelivered:
     def _action(self, asked: Asked, outcome: Outcome, judgement: Judgement) -> Action:
         route = asked.route
         effective = route.effective
-        call = asked.call_or_none()
         last = max(
             (at for at in (route.workspace.started_at, route.signs.last_sign_at) if at is not None), default=None
         )
@@ -160,7 +159,7 @@ class Undelivered:
                 outcome=outcome,
                 verdict=judgement.verdict.name,
                 rule=judgement.verdict.rule,
-                deferrable=_is_send(call),
+                deferrable=asked.is_send,
                 fresh=lately,
                 abandoned=route.workspace.status is Status.ABANDONED,
                 known=(sign is not None and self._now() - sign < window)
@@ -231,7 +230,7 @@ class Undelivered:
     async def behind_others(self, asked: Asked) -> web.StreamResponse | None:
         """A retry joins what it repeats; a send of a context with unfinished deferrals waits behind them."""
         call = asked.call_or_none()
-        if call is None or not _is_send(call) or not asked.deferrable:
+        if call is None or not call.deferrable or not asked.deferrable:
             return None
         key = asked.idempotency_key or call.message_id
         if key is not None and asked.caller_name is not None:
@@ -345,8 +344,3 @@ def away(asked: Asked, text: str) -> WorkspaceError:
     return WorkspaceError(
         "WORKSPACE_AWAY", text, retry_after=MIN_RETRY_AFTER, facts={"away": True, "workspace": asked.route.id}
     )
-
-
-def _is_send(call: a2a.Call | None) -> bool:
-    """It may be put away in principle, streams and REST sends included."""
-    return call is not None and call.deferrable

@@ -391,14 +391,14 @@ def test_a_reader_that_lags_stops_the_reading_and_its_delay_is_not_upstreams_sil
         assert transport.reading
         connection.data_received(b"x")
         assert not transport.reading
-        await asyncio.sleep(60)
+        await asyncio.sleep(55)
         chunks = exchange.chunks()
         assert len(await anext(chunks)) == HIGH_WATER
         assert transport.reading
         with pytest.raises(UpstreamFailure) as failure:
             await anext(chunks)
         assert failure.value.reason == "idle_timeout"
-        assert asyncio.get_running_loop().time() == pytest.approx(70, abs=0.001)
+        assert asyncio.get_running_loop().time() == pytest.approx(65, abs=0.001)
 
     run(story())
 

@@ -7,6 +7,7 @@ from forward.scripted_upstream import ask, settled
 
 from proxy.core.addresses import AddressPolicy
 from proxy.forward import Outcome, UpstreamFailure
+from proxy.forward.connection import Connection
 from proxy.forward.pool import Pool
 
 
@@ -124,6 +125,10 @@ async def test_an_answer_that_overtakes_its_request_costs_the_connection(pool, s
     for _ in range(2):
         assert await fetch(pool, peer.url(), body=b"x" * 20_000_000) == b"too large"
     assert peer.accepted == 2
+
+
+async def lookup_here(host):
+    return ["127.0.0.1"]
 
 
 class Gate:
@@ -269,7 +274,8 @@ async def test_somebody_who_left_the_line_is_passed_over_before_he_even_knows(ma
     assert origin.idle == [connection]
 
 
-async def test_a_connection_that_dies_while_it_is_handed_over_costs_the_next_one_nothing(make_pool, serve):
+@pytest.mark.parametrize("order", ["given, then dead", "dead, then given"])
+async def test_a_connection_that_dies_while_it_is_handed_over_costs_the_next_one_nothing(make_pool, serve, order):
     gate = Gate()
     peer = await serve(gate)
     pool = make_pool(connections_per_origin=1)
@@ -282,8 +288,8 @@ async def test_a_connection_that_dies_while_it_is_handed_over_costs_the_next_one
     hand_over = connection.on_idle
 
     def hand_over_and_die(idle):
-        hand_over(idle)
-        idle.close()
+        for step in (hand_over, Connection.close) if order == "given, then dead" else (Connection.close, hand_over):
+            step(idle)
 
     connection.on_idle = hand_over_and_die
     gate.go.release()
@@ -314,6 +320,23 @@ async def test_a_connection_to_an_address_the_name_has_left_is_not_handed_on(mak
     with pytest.raises(UpstreamFailure, match="refused"):
         await second
     assert not pool._origins
+
+
+async def test_waiting_in_line_uses_up_nothing_of_the_time_to_connect(make_pool, serve):
+    gate = Gate()
+    peer = await serve(gate)
+    pool = make_pool(connections_per_origin=1, dns_ttl=0, lookup=lookup_here)
+    first = asyncio.create_task(fetch(pool, peer.url(host="agent.test"), body=b"0"))
+    await gate.seen.get()
+    second = asyncio.create_task(fetch(pool, peer.url(host="agent.test"), body=b"1", connect_timeout=0.25))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await gate.seen.get()
+    first.cancel()  # its connection is closed, the second must connect
+    assert await gate.seen.get() == b"1"
+    gate.go.release()
+    gate.go.release()
+    assert await second == b"1"
 
 
 class HeldUpPool(Pool):

@@ -143,12 +143,14 @@ CREATE TABLE deferrals (
     CHECK (adopted = 0 OR state <> 'queued')
 ) STRICT;
 
--- A claim walks this one in its own order and reads no row that it does not take.
-CREATE INDEX deferrals_claim ON deferrals (workspace, rank DESC, seq, next_attempt_at, expires_at)
+-- A claim walks this one in its own order and reads no row that it does not take. The constant columns are there so
+-- that the index alone answers the question.
+CREATE INDEX deferrals_claim ON deferrals (workspace, state, head, rank DESC, seq, next_attempt_at, expires_at)
     WHERE state = 'queued' AND head = 1;
-CREATE INDEX deferrals_due ON deferrals (workspace, next_attempt_at, expires_at) WHERE state = 'queued' AND head = 1;
-CREATE INDEX deferrals_overdue ON deferrals (expires_at, seq) WHERE state = 'queued';
-CREATE INDEX deferrals_leases ON deferrals (lease_until, seq) WHERE state = 'leased';
+CREATE INDEX deferrals_due ON deferrals (workspace, state, head, next_attempt_at, expires_at)
+    WHERE state = 'queued' AND head = 1;
+CREATE INDEX deferrals_overdue ON deferrals (state, expires_at, seq) WHERE state = 'queued';
+CREATE INDEX deferrals_leases ON deferrals (state, lease_until, seq) WHERE state = 'leased';
 CREATE INDEX deferrals_ended ON deferrals (completed_at, seq) WHERE completed_at IS NOT NULL;
 CREATE INDEX deferrals_listing ON deferrals (state, seq);
 CREATE INDEX deferrals_listing_of ON deferrals (workspace, state, seq);

@@ -41,13 +41,14 @@ WATCH_AT: Final = Statement(
 WATCHES_ACTIVE: Final = Statement(
     "watches_active",
     "Read what the routing table needs of all active deferrals.",
-    "SELECT {watch} FROM deferrals d {named} WHERE d.state IN ('queued', 'leased') ORDER BY d.seq",
+    "SELECT {watch} FROM deferrals d {named} WHERE d.state IN ('queued', 'leased') ORDER BY d.state, d.seq",
 )
 WATCHES_COMPLETED: Final = Statement(
     "watches_completed",
     "Read what the routing table needs of deferrals completed later than an instant.",
     """
-    SELECT {watch} FROM deferrals d {named} WHERE d.completed_at > :since AND +d.state = 'completed' ORDER BY d.seq
+    SELECT {watch} FROM deferrals d {named} WHERE d.completed_at > :since AND +d.state = 'completed'
+    ORDER BY d.completed_at, d.seq
     """,
 )
 SIZES: Final = Statement(

@@ -65,10 +65,19 @@ RELEASE: Final = Statement(
     RETURNING workspace, context_id
     """,
 )
+HASTEN: Final = Statement(
+    "hasten",
+    "Make the heads of a workspace that came back due now, except those that a gateway turned away.",
+    """
+    UPDATE deferrals SET next_attempt_at = :now
+    WHERE workspace = (SELECT number FROM workspaces WHERE id = :workspace_id)
+      AND state = 'queued' AND head = 1 AND next_attempt_at > :now AND gateway_since IS NULL
+    """,
+)
 LEASES_OVER: Final = Statement(
     "leases_over",
-    "Find leased deferrals whose lease ran out.",
-    "SELECT seq, adopted FROM deferrals WHERE state = 'leased' AND lease_until <= :now ORDER BY seq",
+    "Find leased deferrals whose lease ran out, the longest over first.",
+    "SELECT seq, adopted FROM deferrals WHERE state = 'leased' AND lease_until <= :now ORDER BY lease_until, seq",
 )
 LEASES_OWNED: Final = Statement(
     "leases_owned",

@@ -1,0 +1,201 @@
+"""The command: `scripts/chaos`. Plays rounds, prints a line for each, then a table and the verdict.
+
+Owns: options, what is printed, the JSON report, exit codes.
+Knows nothing of: how a round is played.
+
+Exit codes: 0 every promise was kept, 1 one was broken, 3 the environment did not let it run, 2 wrong usage.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import secrets
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from chaos import timings
+from chaos.kills import Kill, Point, deal
+from chaos.ledger import Counts, Finding
+from chaos.processes import EnvironmentProblem
+from chaos.rounds import Played, Size, Stage
+
+KEPT, BROKEN, ENVIRONMENT = 0, 1, 3
+LEAST_ACCEPTED = 0.99
+LISTED = 40
+
+
+def options(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="scripts/chaos", description="Kill proxy and agents, and count what is lost.")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--seed", type=int, help="the same seed deals the same kills and the same sends")
+    parser.add_argument("--callers", type=int, default=Size().callers, help="at least 20 for a measurement")
+    parser.add_argument("--sends", type=int, default=Size().sends, help="of each caller and round, at least")
+    parser.add_argument("--kills", type=int, default=3, help="in each round")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
+    parser.add_argument("--keep", action="store_true", help="keep database, logs and accounts of a good run too")
+    return parser.parse_args(arguments)
+
+
+@dataclass(slots=True)
+class Run:
+    """A run as far as it came."""
+
+    seed: int
+    plan: list[list[Kill]]
+    folder: Path
+    played: list[Played]
+    findings: list[Finding]
+    total: Counts
+    proxy_kills: int = 0
+    agent_kills: int = 0
+
+    @property
+    def kept(self) -> bool:
+        """Every promise was kept: no finding, and enough was accepted."""
+        return not self.findings and self.total.share >= LEAST_ACCEPTED and len(self.played) == len(self.plan)
+
+
+async def run(asked: argparse.Namespace, folder: Path) -> Run:
+    """Play all rounds."""
+    seed = asked.seed if asked.seed is not None else secrets.randbelow(1_000_000)
+    size = Size(callers=asked.callers, sends=asked.sends)
+    chance = random.Random(seed)
+    plan = deal(chance, rounds=asked.rounds, kills=asked.kills, workspaces=size.workspaces)
+    say(f"chaos: {asked.rounds} rounds, {size.callers} callers, seed {seed}, folder {folder}")
+    for line in timings.shown():
+        say(f"  {line}")
+    stage = await Stage.set(folder, size)
+    result = Run(seed, plan, folder, [], [], Counts())
+    try:
+        for number, kills in enumerate(plan, start=1):
+            played = await stage.play(number, kills, random.Random(f"{seed}/{number}"))
+            result.played.append(played)
+            result.total.add(played.audit.counts)
+            result.findings += played.audit.findings
+            say(line_of(played))
+            for finding in played.audit.findings[:LISTED]:
+                say(f"      {finding}")
+        late = set(map(str, stage.audit_all().findings)) - set(map(str, result.findings))
+        result.findings += [one for one in stage.audit_all().findings if str(one) in late]
+        if result.findings:
+            await keep_decisions(stage)
+        result.proxy_kills = stage.proxy.kills
+        result.agent_kills = sum(agent.kills for agent in stage.agents)
+    finally:
+        await stage.clear()
+    return result
+
+
+async def keep_decisions(stage: Stage) -> None:
+    """Put the decision logs beside the other traces of a run that went wrong."""
+    for agent in stage.agents:
+        said = json.dumps(await stage.decisions(agent), indent=1)
+        (stage.folder / f"{agent.workspace}-decisions.json").write_text(said, encoding="utf-8")
+
+
+def line_of(played: Played) -> str:
+    """A round in one line."""
+    counts = played.audit.counts
+    points = "; ".join(kill.point.value for kill in played.kills)
+    return (
+        f"{played.number:>4}  {counts.sends:>4} sends  {counts.answered:>4} answered  {counts.deferred:>4} deferred"
+        f"  {counts.refused:>3} refused  {counts.broken:>3} broken ({counts.excused} excused)"
+        f"  {counts.repeated:>3} repeated  lost {counts.lost}  failed {counts.failed}  {played.seconds:5.1f} s  [{points}]"
+    )
+
+
+def summary(result: Run) -> list[str]:
+    """The table and the verdict."""
+    total = result.total
+    hits = Counter(kill.point for played in result.played for kill in played.kills)
+    rows = [
+        ("rounds", str(len(result.played))),
+        ("sends", str(total.sends)),
+        ("broken because the proxy was killed", str(total.excused)),
+        ("counted sends", str(total.counted)),
+        ("accepted", f"{total.accepted} ({100 * total.share:.2f} %)"),
+        ("  answered at once", str(total.answered)),
+        ("  deferred, then answered", str(total.deferred - total.failed - total.lost)),
+        ("refused", str(total.refused)),
+        ("broken without a kill of the proxy", str(total.broken - total.excused)),
+        ("executions", str(total.executions)),
+        ("messages executed more than once", str(total.repeated)),
+        ("kills of the proxy, of agents", f"{result.proxy_kills}, {result.agent_kills}"),
+        ("seconds per round", f"{sum(played.seconds for played in result.played) / max(1, len(result.played)):.1f}"),
+        ("failed", str(total.failed)),
+        ("lost", str(total.lost)),
+    ]
+    lines = ["", *(f"{name:<38} {value}" for name, value in rows), "", "kill points hit:"]
+    lines += [f"  {hits[point]:>3}  {point.value}" for point in Point]
+    if total.reasons:
+        lines += ["", "not accepted:", *(f"  {number:>3}  {reason}" for reason, number in total.reasons.items())]
+    if result.findings:
+        lines += ["", f"{len(result.findings)} findings:", *(f"  {finding}" for finding in result.findings[:LISTED])]
+    verdict = "every promise was kept" if result.kept else f"BROKEN; what is left of it lies in {result.folder}"
+    return [*lines, "", f"chaos: {verdict} (seed {result.seed})"]
+
+
+def as_json(result: Run) -> dict[str, Any]:
+    """The results for machines."""
+    return {
+        "seed": result.seed,
+        "kept": result.kept,
+        "accepted_share": result.total.share,
+        "total": counts_json(result.total),
+        "proxy_kills": result.proxy_kills,
+        "agent_kills": result.agent_kills,
+        "findings": [str(finding) for finding in result.findings],
+        "timings": {"proxy": timings.PROXY, "policy": timings.POLICY, "workspace": timings.WORKSPACE},
+        "rounds": [
+            {
+                "round": played.number,
+                "seconds": round(played.seconds, 3),
+                "kills": [asdict(kill) for kill in played.kills],
+                "missed_events": played.missed,
+                **counts_json(played.audit.counts),
+            }
+            for played in result.played
+        ],
+    }
+
+
+def counts_json(counts: Counts) -> dict[str, Any]:
+    """Numbers by name, the derived ones included."""
+    return {**asdict(counts), "counted": counts.counted, "accepted": counts.accepted}
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run, report, clean up; the exit code."""
+    asked = options(arguments)
+    folder = Path(tempfile.mkdtemp(prefix="holdfast-chaos-"))
+    try:
+        result = asyncio.run(run(asked, folder))
+    except EnvironmentProblem as problem:
+        sys.stderr.write(f"chaos: it cannot run here: {problem}\n")
+        return ENVIRONMENT
+    for line in summary(result):
+        say(line)
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(as_json(result), indent=1) + os.linesep, encoding="utf-8")
+    if result.kept and not asked.keep:
+        shutil.rmtree(folder)
+    return KEPT if result.kept else BROKEN
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,241 @@
+"""Callers: they send A2A messages through the proxy, once each, and write down exactly what they saw.
+
+Owns: two kinds of caller (a plain HTTP client, the A2A SDK's client), the classes of what came back, following a task.
+Knows nothing of: kills, agents, what is right.
+
+A message id is never sent twice. A connection that breaks is `broken`, whatever the caller might guess; it is excused
+only where the harness had killed the proxy between the call's begin and its end.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import aiohttp
+import httpx
+from a2a.client import Client, ClientConfig, ClientFactory
+from a2a.client.errors import A2AClientError
+from a2a.types import (
+    AgentCapabilities,
+    AgentCard,
+    AgentInterface,
+    Message,
+    Part,
+    Role,
+    SendMessageRequest,
+    StreamResponse,
+)
+from a2a.utils.errors import A2AError
+from google.protobuf.json_format import MessageToDict
+
+from chaos.ledger import Followed, Seen, Send
+
+PATIENCE = 30.0
+"""Seconds that a caller waits for an answer; far above what any answer may take here."""
+
+VERSION = {"A2A-Version": "1.0"}
+RECEIPT = "Holdfast-Receipt"
+TOKEN = "Holdfast-Token"  # noqa: S105 - a header's name
+OK_CLASS = 2
+
+
+class Unreadable(Exception):
+    """An answer that is no JSON-RPC answer to a send."""
+
+
+class Caller(Protocol):
+    """Sends messages as one authenticated client."""
+
+    name: str
+    token: str
+
+    async def send(self, send: Send) -> None:
+        """Send it once and write down what was seen (`seen`, `status`, `reason`, `answer`, `task_id`, `receipt`)."""
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+
+
+def text_of(task: Mapping[str, Any]) -> str | None:
+    """The text of a task's first artifact, or of its status message, or of a bare message."""
+    message = task.get("status", {}).get("message") or {}
+    for parts in (*(artifact.get("parts") for artifact in task.get("artifacts", ())), message.get("parts")):
+        if parts:
+            return str(parts[0].get("text"))
+    return str(task["parts"][0].get("text")) if task.get("parts") else None
+
+
+def took(send: Send, result: Mapping[str, Any], receipt: str | None) -> None:
+    """Write down a 2xx: a task with a receipt is one to follow, anything else is the agent's answer."""
+    task = result.get("task") or result.get("message")
+    if not isinstance(task, Mapping):
+        raise Unreadable(json.dumps(result)[:200])
+    if receipt is not None:
+        send.seen, send.receipt, send.task_id = Seen.DEFERRED, receipt, str(task["id"])
+    else:
+        send.seen, send.answer = Seen.ANSWERED, text_of(task)
+
+
+def refused(send: Send, status: int, error: Mapping[str, Any]) -> None:
+    """Write down an error that was read in full, under the reason that it gives."""
+    facts = error.get("data") or [{}]
+    reason = facts[0].get("reason") if isinstance(facts, list) and isinstance(facts[0], Mapping) else None
+    send.seen, send.status = Seen.REFUSED, status
+    send.reason = f"{status} {reason or error.get('message') or error}"
+
+
+@dataclass(slots=True)
+class PlainCaller:
+    """A caller on aiohttp that sees every byte. Its connections are kept, and forgotten when they broke."""
+
+    name: str
+    token: str
+    base: str
+    _session: aiohttp.ClientSession | None = None
+
+    async def send(self, send: Send) -> None:
+        """Send it once."""
+        message: dict[str, Any] = {
+            "messageId": send.message_id,
+            "role": "ROLE_USER",
+            "parts": [{"text": send.text}],
+        }
+        if send.context_id is not None:
+            message["contextId"] = send.context_id
+        body = {"jsonrpc": "2.0", "id": send.message_id, "method": "SendMessage", "params": {"message": message}}
+        try:
+            status, headers, content = await self.post(send.workspace, body)
+        except (aiohttp.ClientError, OSError, TimeoutError) as problem:
+            send.seen, send.reason = Seen.BROKEN, type(problem).__name__
+            await self.aclose()
+            return
+        send.status = status
+        try:
+            said = json.loads(content)
+            if status // 100 == OK_CLASS and "result" in said:
+                took(send, said["result"], headers.get(RECEIPT))
+            else:
+                refused(send, status, said.get("error", said))
+        except (ValueError, KeyError, TypeError, AttributeError, Unreadable) as problem:
+            send.seen, send.reason = Seen.REFUSED, f"{status} unreadable: {problem!r:.100}"
+
+    async def post(self, workspace: str, body: Mapping[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
+        """One JSON-RPC request; status, headers and the whole body of what came back."""
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=PATIENCE)
+            self._session = aiohttp.ClientSession(headers={TOKEN: self.token, **VERSION}, timeout=timeout)
+        async with self._session.post(f"{self.base}/workspaces/{workspace}/a2a", json=body) as answer:
+            return answer.status, answer.headers, await answer.read()
+
+    async def follow(self, send: Send) -> Followed:
+        """What GetTask and the queue's view say of a deferred send now."""
+        body = {"jsonrpc": "2.0", "id": 1, "method": "GetTask", "params": {"id": send.task_id}}
+        status, _, content = await self.post(send.workspace, body)
+        said = json.loads(content)
+        task = said.get("result") or {}
+        view = await self.fetch(f"/workspaces/{send.workspace}/queue/{send.receipt}")
+        return Followed(
+            state=task.get("status", {}).get("state", ""),
+            text=text_of(task),
+            queue_status=str(view.get("status", "")),
+            marked=view.get("redelivery") == "maybe",
+            attempts=int(view.get("attempts", 0)),
+            last_error=view.get("last_error") or (None if task else f"GetTask: {status} {said.get('error')}"),
+        )
+
+    async def fetch(self, path: str) -> dict[str, Any]:
+        """A JSON object from one of the administrative doors."""
+        assert self._session is not None
+        async with self._session.get(f"{self.base}{path}") as answer:
+            said = await answer.json(content_type=None)
+            return said if isinstance(said, dict) else {}
+
+    async def aclose(self) -> None:
+        """Close; the next request opens anew."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+
+class SdkCaller:
+    """A caller on the A2A SDK's own client, JSON-RPC of v1.0, as an application would use it."""
+
+    def __init__(self, name: str, token: str, base: str) -> None:
+        self.name = name
+        self.token = token
+        self._base = base
+        self._head: httpx.Response | None = None
+        self._clients: dict[str, Client] = {}
+        self._http = httpx.AsyncClient(
+            headers={TOKEN: token}, timeout=PATIENCE, event_hooks={"response": [self._note]}, trust_env=False
+        )
+
+    async def _note(self, response: httpx.Response) -> None:
+        self._head = response
+
+    def _client(self, workspace: str) -> Client:
+        if workspace not in self._clients:
+            url = f"{self._base}/workspaces/{workspace}/a2a"
+            card = AgentCard(
+                name=workspace,
+                supported_interfaces=[AgentInterface(url=url, protocol_binding="JSONRPC", protocol_version="1.0")],
+                capabilities=AgentCapabilities(streaming=False),
+            )
+            config = ClientConfig(streaming=False, httpx_client=self._http)
+            self._clients[workspace] = ClientFactory(config).create(card)
+        return self._clients[workspace]
+
+    async def send(self, send: Send) -> None:
+        """Send it once."""
+        message = Message(message_id=send.message_id, role=Role.ROLE_USER, parts=[Part(text=send.text)])
+        if send.context_id is not None:
+            message.context_id = send.context_id
+        self._head = None
+        last: StreamResponse | None = None
+        try:
+            async for event in self._client(send.workspace).send_message(SendMessageRequest(message=message)):
+                last = event
+        except A2AClientError as problem:
+            self._failed(send, problem)
+            return
+        except A2AError as problem:
+            refused(send, self._status, {"message": str(problem)})
+            return
+        head = self._head
+        send.status = self._status
+        try:
+            took(send, MessageToDict(last) if last is not None else {}, head.headers.get(RECEIPT) if head else None)
+        except (KeyError, Unreadable) as problem:
+            send.seen, send.reason = Seen.REFUSED, f"{send.status} unreadable: {problem!r:.100}"
+
+    def _failed(self, send: Send, problem: A2AClientError) -> None:
+        """An error of the client's own class: the status line tells whether an answer was read."""
+        if self._status // 100 in {0, OK_CLASS}:
+            cause = problem.__cause__
+            send.seen, send.reason = Seen.BROKEN, type(cause or problem).__name__
+            return
+        assert self._head is not None
+        try:
+            error = json.loads(self._head.content).get("error", {})
+        except (ValueError, AttributeError, httpx.HTTPError):
+            error = {"message": str(problem)}
+        refused(send, self._status, error if isinstance(error, Mapping) else {"message": error})
+
+    @property
+    def _status(self) -> int:
+        return self._head.status_code if self._head is not None else 0
+
+    async def aclose(self) -> None:
+        """Close."""
+        await self._http.aclose()
+
+
+async def once(caller: Caller, send: Send) -> None:
+    """Send with a limit above the client's own, so that nothing hangs for ever."""
+    try:
+        async with asyncio.timeout(PATIENCE + 5):
+            await caller.send(send)
+    except TimeoutError:
+        send.seen, send.reason = Seen.BROKEN, "no end in sight"

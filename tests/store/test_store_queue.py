@@ -1,0 +1,448 @@
+"""Conformance of every store: putting requests away, joining, limits, order."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from store.examples import (
+    NO_LIMITS,
+    T0,
+    a_decision,
+    a_deferral,
+    a_lease,
+    a_leased,
+    a_workspace,
+    at,
+    claim,
+    get,
+    put,
+)
+
+from proxy.core.deferral import Lease, Priority, State, StoredRequest, StoredTask
+from proxy.store import Ending, Placed, QueueLimits, QueueSize, Requeue, Store, StoreFailure, Watch
+
+COMPLETED = Ending(state=State.COMPLETED, at=at(5))
+BACK = Requeue(next_attempt_at=T0, attempts=0, maybe=False)
+
+FULL = a_deferral(
+    "full",
+    body=bytes(range(256)),
+    request=StoredRequest(
+        method="PUT", tail="/a%2Fb?c=d&e", headers=((b"X", b"\xff\x00\xe4"), (b"x", b"2")), body=bytes(range(256))
+    ),
+    priority=Priority.CRITICAL,
+    binding="jsonrpc",
+    protocol="1.0",
+    operation="send",
+    streaming=True,
+    rpc_id=b'"id"',
+    message_id="m",
+    context_id="c",
+    task_id="t",
+    idempotency_key="k",
+    digest="sha",
+    maybe=True,
+    attempts=1,
+    tries=2,
+    gateway_since=at(1),
+    last_error="refused",
+    request_id="r",
+    upstream_task_id="ut",
+    upstream_context_id="uc",
+    task=StoredTask(json=b'{"id":"t"}', version="1.0", state="submitted"),
+    credentials=b"\x01sealed",
+)
+
+
+@pytest.fixture
+async def queue(store: Store) -> Store:
+    await store.create(a_workspace())
+    await store.create(a_workspace("other"))
+    return store
+
+
+async def sizes(store: Store) -> dict[str, QueueSize]:
+    return dict((await store.snapshot(restarts_since=T0, completed_since=T0)).sizes)
+
+
+async def test_a_deferral_comes_back_as_it_was_put_away(queue: Store):
+    placed = await queue.enqueue(FULL, limits=NO_LIMITS, decision=a_decision())
+    assert placed.placed is Placed.INSERTED
+    assert placed.deferral is not None
+    assert placed.deferral.seq > 0
+    assert placed.deferral == replace(FULL, seq=placed.deferral.seq)
+    assert placed.depth == 1
+    assert await queue.deferral("full") == placed.deferral
+    assert await queue.deferral_of_task("w", "t") == placed.deferral
+    assert await queue.decisions("w", limit=9) == [a_decision()]
+    assert await queue.deferral("none") is None
+    assert await queue.deferral_of_task("other", "t") is None
+    assert await queue.deferral_of_task("w", "none") is None
+
+
+async def test_a_deferral_may_come_leased_and_hold_nothing_but_headers(queue: Store):
+    leased = a_leased("leased", "token", body=b"", caller=None)
+    (placed,) = await put(queue, leased)
+    assert await get(queue, "leased") == placed.deferral == replace(leased, seq=placed.deferral.seq)
+    assert await queue.extend("leased", "token", until=at(90))
+    assert (await get(queue, "leased")).lease == Lease(token="token", owner="proxy-1", until=at(90))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        a_deferral("x", lease=a_lease("t")),
+        a_deferral("x", state=State.LEASED),
+        a_deferral("x", state=State.COMPLETED),
+        a_deferral("x", adopted=True),
+        a_deferral("x", completed_at=T0),
+    ],
+)
+async def test_what_no_queue_can_hold_is_refused(queue: Store, wrong):
+    with pytest.raises(ValueError, match="deferral"):
+        await put(queue, wrong)
+    assert await queue.deferrals() == []
+
+
+async def test_an_id_is_used_once(queue: Store):
+    await put(queue, a_deferral("d"))
+    with pytest.raises(StoreFailure) as failed:
+        await queue.enqueue(a_deferral("d", body=b"other"), limits=NO_LIMITS, decision=a_decision())
+    assert failed.value.reason == "conflict"
+    assert await sizes(queue) == {"w": QueueSize(rows=1, bytes=6)}
+    assert (await get(queue, "d")).request.body == b"hello"
+    assert await queue.decisions("w", limit=9) == []
+
+
+# Idempotency
+
+KEYED = a_deferral("first", idempotency_key="k", digest="sha")
+
+
+@pytest.mark.parametrize(
+    ("second", "placed"),
+    [
+        ({}, Placed.JOINED),
+        ({"digest": "other"}, Placed.CONFLICT),
+        ({"digest": None}, Placed.CONFLICT),
+        ({"idempotency_key": "other"}, Placed.INSERTED),
+        ({"caller": "client:other"}, Placed.INSERTED),
+        ({"workspace_id": "other"}, Placed.INSERTED),
+        ({"idempotency_key": None}, Placed.INSERTED),
+        ({"caller": None}, Placed.INSERTED),
+    ],
+)
+async def test_scenario_40_a_repetition_joins_what_is_active_and_inserts_nothing(queue: Store, second, placed):
+    await put(queue, KEYED)
+    again = replace(KEYED, **{"id": "second", **second})
+    did = await queue.enqueue(again, limits=NO_LIMITS, decision=a_decision())
+    assert did.placed is placed
+    is_new = placed is Placed.INSERTED
+    assert did.deferral is not None
+    assert did.deferral.id == ("second" if is_new else "first")
+    assert did.deferral.request.body == b"hello"
+    assert did.depth == (2 if is_new and again.workspace_id == "w" else 1)
+    assert (await queue.deferral("second") is not None) == is_new
+    assert await queue.decisions("w", limit=9) == [a_decision()] * is_new
+
+
+async def test_scenario_40_many_at_once_make_one_row(queue: Store):
+    did = await asyncio.gather(*(queue.enqueue(replace(KEYED, id=str(n)), limits=NO_LIMITS) for n in range(20)))
+    assert sorted(each.placed for each in did) == sorted([Placed.INSERTED] + [Placed.JOINED] * 19)
+    assert len({each.deferral.id for each in did}) == 1
+    assert len(await queue.deferrals()) == 1
+
+
+async def test_scenario_40_a_leased_one_is_joined_too(queue: Store):
+    await put(queue, KEYED)
+    assert await claim(queue, "a") == ["first"]
+    (did,) = await put(queue, replace(KEYED, id="second", enqueued_at=at(9999)))
+    assert did.placed is Placed.JOINED
+
+
+@pytest.mark.parametrize(
+    ("since", "placed"),
+    [(None, Placed.INSERTED), (at(5), Placed.INSERTED), (at(4.999999), Placed.JOINED)],
+)
+async def test_scenario_40_a_completed_one_is_joined_only_while_it_is_young(queue: Store, since, placed):
+    await put(queue, KEYED)
+    await claim(queue, "a")
+    await queue.finish("first", "a", COMPLETED)
+    limits = QueueLimits(rows=0, bytes=0, idempotency_since=since)
+    did = await queue.enqueue(replace(KEYED, id="second"), limits=limits)
+    assert did.placed is placed
+    assert (did.depth, await queue.deferral("second") is None) == ((1, False) if since in {None, at(5)} else (0, True))
+
+
+async def test_scenario_40_what_failed_is_not_joined_and_the_latest_of_the_completed_is(queue: Store):
+    limits = QueueLimits(rows=0, bytes=0, idempotency_since=T0)
+    for n, state in enumerate([State.COMPLETED, State.COMPLETED, State.DEAD_LETTERED]):
+        since = NO_LIMITS
+        await queue.enqueue(replace(KEYED, id=f"d{n}"), limits=since)
+        await claim(queue, "a")
+        await queue.finish(f"d{n}", "a", Ending(state=state, at=at(n + 1)))
+    did = await queue.enqueue(replace(KEYED, id="again"), limits=limits)
+    assert did.deferral is not None
+    assert (did.placed, did.deferral.id) == (Placed.JOINED, "d1")
+    did = await queue.enqueue(replace(KEYED, id="again", digest="other"), limits=limits)
+    assert did.placed is Placed.CONFLICT
+
+
+@pytest.mark.parametrize("digest", ["sha", "other"])
+async def test_scenario_47_an_expired_one_does_not_swallow_a_new_request_with_its_key(queue: Store, digest):
+    await put(queue, replace(KEYED, context_id="c", credentials=b"x"), a_deferral("behind", context_id="c"))
+    new = replace(KEYED, id="second", digest=digest, enqueued_at=at(3600), expires_at=at(7200))
+    (did,) = await put(queue, new)
+    assert (did.placed, did.depth) == (Placed.INSERTED, 2)
+    assert did.expired is not None
+    assert did.expired.id == "first"
+    old = await get(queue, "first")
+    assert (old.state, old.completed_at, old.credentials, old.request.body) == (State.EXPIRED, at(3600), None, b"")
+    assert old.last_error is not None
+    assert "expired" in old.last_error
+    assert await sizes(queue) == {"w": QueueSize(rows=2, bytes=12)}
+    assert await claim(queue, "ab", now=at(3599)) == ["behind", "second"]
+
+
+async def test_scenario_47_an_expired_one_makes_room_even_when_there_is_too_little(queue: Store):
+    await put(queue, KEYED, a_deferral("other"))
+    late = replace(KEYED, id="second", enqueued_at=at(3600), expires_at=at(7200))
+    did = await queue.enqueue(late, limits=QueueLimits(rows=1, bytes=0, idempotency_since=None))
+    assert (did.placed, did.depth) == (Placed.FULL_ROWS, 1)
+    assert did.expired is not None
+    assert (await get(queue, "first")).state is State.EXPIRED
+
+
+# Limits
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "placed"),
+    [
+        (2, 0, Placed.INSERTED),
+        (1, 0, Placed.FULL_ROWS),
+        (0, 12, Placed.INSERTED),
+        (0, 11, Placed.FULL_BYTES),
+        (1, 11, Placed.FULL_ROWS),
+        (0, 0, Placed.INSERTED),
+    ],
+)
+async def test_a_queue_takes_no_more_than_its_limits(queue: Store, rows, size, placed):
+    await put(queue, a_deferral("first"), a_deferral("elsewhere", workspace_id="other"))
+    limits = QueueLimits(rows=rows, bytes=size, idempotency_since=None)
+    did = await queue.enqueue(a_deferral("second"), limits=limits, decision=a_decision())
+    assert did.placed is placed
+    is_new = placed is Placed.INSERTED
+    assert (did.depth, did.deferral is not None) == ((2, True) if is_new else (1, False))
+    assert (await sizes(queue))["w"] == (QueueSize(rows=2, bytes=12) if is_new else QueueSize(rows=1, bytes=6))
+    assert await queue.decisions("w", limit=9) == [a_decision()] * is_new
+
+
+async def test_what_ended_makes_room(queue: Store):
+    await put(queue, a_deferral("a"), a_deferral("b"), a_leased("c", "token"))
+    await queue.finish("a", None, Ending(state=State.DROPPED, at=at(1)))
+    await queue.finish("c", "token", Ending(state=State.DEAD_LETTERED, at=at(1)))
+    assert await sizes(queue) == {"w": QueueSize(rows=1, bytes=6)}
+    await queue.finish("b", None, Ending(state=State.CANCELLED, at=at(1)))
+    assert await sizes(queue) == {}
+
+
+# Order
+
+
+async def test_scenario_41_the_highest_priority_goes_first_then_the_oldest(queue: Store):
+    await put(
+        queue,
+        a_deferral("info", priority=Priority.INFO),
+        a_deferral("task-1"),
+        a_deferral("task-2"),
+        a_deferral("critical", priority=Priority.CRITICAL),
+    )
+    assert await claim(queue, "abc") == ["critical", "task-1", "task-2"]
+    assert await claim(queue, "de") == ["info"]
+
+
+async def test_only_the_first_of_a_context_can_be_claimed(queue: Store):
+    await put(
+        queue,
+        a_deferral("c1", context_id="c"),
+        a_deferral("c2", context_id="c"),
+        a_deferral("free"),
+        a_deferral("e1", context_id="e"),
+        a_deferral("foreign", context_id="c", workspace_id="other"),
+    )
+    assert await claim(queue, "1234") == ["c1", "free", "e1"]
+    assert await claim(queue, "5") == []
+    await queue.finish("c1", "1", COMPLETED)
+    assert await claim(queue, "6") == ["c2"]
+    assert await claim(queue, "7", workspace="other") == ["foreign"]
+
+
+async def test_a_released_head_stays_head(queue: Store):
+    await put(queue, a_deferral("c1", context_id="c"), a_deferral("c2", context_id="c"))
+    await claim(queue, "a")
+    assert await queue.release("c1", "a", replace(BACK, next_attempt_at=at(5)))
+    assert await claim(queue, "b", now=at(4)) == []
+    assert await claim(queue, "b", now=at(5)) == ["c1"]
+
+
+async def test_a_critical_message_pulls_those_before_it_along(queue: Store):
+    await put(
+        queue,
+        a_deferral("task"),
+        a_deferral("c1", context_id="c", priority=Priority.INFO),
+        a_deferral("c2", context_id="c", priority=Priority.CRITICAL),
+        a_deferral("c3", context_id="c", priority=Priority.INFO),
+    )
+    assert await claim(queue, "a") == ["c1"]
+    await queue.finish("c1", "a", COMPLETED)
+    assert await claim(queue, "b") == ["c2"]
+    await queue.finish("c2", "b", COMPLETED)
+    assert await claim(queue, "c") == ["task"], "the pull ends with the critical one"
+
+
+async def test_a_context_loses_its_rank_when_the_critical_one_is_cancelled(queue: Store):
+    await put(
+        queue,
+        a_deferral("c1", context_id="c", priority=Priority.INFO),
+        a_deferral("c2", context_id="c", priority=Priority.CRITICAL),
+        a_deferral("task"),
+    )
+    await queue.finish("c2", None, Ending(state=State.CANCELLED, at=at(1)))
+    assert await claim(queue, "a") == ["task"]
+
+
+async def test_a_critical_message_that_comes_while_the_head_is_leased_counts_when_it_comes_back(queue: Store):
+    await put(queue, a_deferral("c1", context_id="c", priority=Priority.INFO), a_deferral("task"))
+    await queue.claim("w", leases=[a_lease("x"), a_lease("y")], now=T0)
+    await put(queue, a_deferral("c2", context_id="c", priority=Priority.CRITICAL))
+    await queue.release("c1", "y", BACK)
+    await queue.release("task", "x", BACK)
+    assert await claim(queue, "a") == ["c1"]
+
+
+@pytest.mark.parametrize("ended", ["c1", "c2", "c3"])
+async def test_whoever_ends_the_order_of_the_others_stays(queue: Store, ended):
+    names = ["c1", "c2", "c3"]
+    await put(queue, *(a_deferral(name, context_id="c") for name in names))
+    await queue.finish(ended, None, Ending(state=State.CANCELLED, at=at(1)))
+    names.remove(ended)
+    for name in names:
+        assert await claim(queue, "ab") == [name]
+        await queue.finish(name, "a", COMPLETED)
+
+
+async def test_an_adopted_one_blocks_nobody_until_its_call_breaks(queue: Store):
+    await put(queue, a_leased("adopted", "t", context_id="c", adopted=True), a_deferral("next", context_id="c"))
+    assert await claim(queue, "a") == ["next"]
+    assert await queue.release("adopted", "t", BACK)
+    back = await get(queue, "adopted")
+    assert (back.state, back.adopted) == (State.QUEUED, False)
+    assert await claim(queue, "b") == [], "one of a context is leased at a time"
+    await queue.finish("next", "a", COMPLETED)
+    assert await claim(queue, "c") == ["adopted"]
+
+
+async def test_an_adopted_one_that_breaks_goes_back_to_its_place(queue: Store):
+    await put(
+        queue,
+        a_leased("adopted", "t", context_id="c", adopted=True),
+        a_deferral("next", context_id="c"),
+        a_leased("free", "u", adopted=True),
+    )
+    await queue.release("adopted", "t", BACK)
+    await queue.release("free", "u", BACK)
+    assert await claim(queue, "abc") == ["adopted", "free"]
+
+
+async def test_an_adopted_one_behind_others_waits_for_them_when_it_breaks(queue: Store):
+    await put(queue, a_deferral("first", context_id="c"), a_leased("adopted", "t", context_id="c", adopted=True))
+    await queue.release("adopted", "t", BACK)
+    assert await claim(queue, "ab") == ["first"]
+    await queue.release("first", "a", BACK)
+    assert await claim(queue, "ab") == ["first"]
+    await queue.finish("first", "a", COMPLETED)
+    assert await claim(queue, "ab") == ["adopted"]
+
+
+async def test_an_adopted_one_that_succeeds_leaves_the_order_alone(queue: Store):
+    await put(queue, a_leased("adopted", "t", context_id="c", adopted=True), a_deferral("next", context_id="c"))
+    await queue.finish("adopted", "t", COMPLETED)
+    assert await claim(queue, "ab") == ["next"]
+
+
+async def test_one_that_comes_leased_holds_its_context(queue: Store):
+    await put(queue, a_deferral("first", context_id="c"), a_leased("sent", "t", context_id="c"))
+    assert await claim(queue, "a") == []
+    await queue.finish("sent", "t", COMPLETED)
+    assert await claim(queue, "a") == ["first"]
+
+
+async def test_what_is_not_due_or_overdue_is_not_claimed(queue: Store):
+    await put(
+        queue,
+        a_deferral("later", next_attempt_at=at(10)),
+        a_deferral("over", expires_at=at(10)),
+    )
+    assert await claim(queue, "ab", now=at(9.999999)) == ["over"]
+    await queue.release("over", "a", BACK)
+    assert await claim(queue, "ab", now=at(10)) == ["later"]
+
+
+async def test_due_names_workspaces_with_a_claimable_head(queue: Store):
+    await queue.create(a_workspace("idle"))
+    await put(queue, a_deferral("w", next_attempt_at=at(5)), a_deferral("o", workspace_id="other", expires_at=at(6)))
+    assert list(await queue.due(T0, limit=9)) == ["other"]
+    assert list(await queue.due(at(5), limit=9)) == ["w", "other"]
+    assert list(await queue.due(at(5), limit=1)) == ["w"]
+    assert list(await queue.due(at(6), limit=9)) == ["w"]
+    await claim(queue, "a", now=at(6))
+    assert list(await queue.due(at(6), limit=9)) == []
+
+
+async def test_lists_are_newest_first_and_without_bodies(queue: Store):
+    await put(queue, FULL, a_deferral("b"), a_deferral("c", workspace_id="other"), a_deferral("d"))
+    await queue.finish("b", None, Ending(state=State.DROPPED, at=at(1)))
+    listed = await queue.deferrals()
+    assert [deferral.id for deferral in listed] == ["d", "c", "b", "full"]
+    brief = replace(FULL, seq=listed[-1].seq, credentials=None, request=replace(FULL.request, body=b""))
+    assert listed[-1] == brief
+
+    async def ids(**asked) -> list[str]:
+        return [deferral.id for deferral in await queue.deferrals(**asked)]
+
+    assert await ids(limit=2) == ["d", "c"]
+    assert await ids(workspace_id="w") == ["d", "b", "full"]
+    assert await ids(workspace_id="w", states=[State.DROPPED]) == ["b"]
+    assert await ids(states=[State.QUEUED, State.LEASED], limit=2) == ["d", "c"]
+    assert await ids(workspace_id="unknown") == []
+
+
+async def test_a_starting_proxy_watches_what_is_active_or_lately_completed(queue: Store):
+    await put(queue, FULL, a_deferral("old"), a_deferral("young"), a_deferral("dropped"), a_leased("kept", "t"))
+    await claim(queue, "abcd")
+    await queue.finish("old", "b", COMPLETED)
+    await queue.finish("young", "c", replace(COMPLETED, at=at(6)))
+    await queue.finish("dropped", "d", Ending(state=State.DEAD_LETTERED, at=at(6)))
+    seen = await queue.snapshot(restarts_since=T0, completed_since=at(5))
+    assert [watch.deferral_id for watch in seen.watched] == ["full", "kept", "young"]
+    assert seen.watched[0] == Watch(
+        deferral_id="full",
+        workspace_id="w",
+        caller="client:c",
+        idempotency_key="k",
+        context_id="c",
+        task_id="t",
+        upstream_task_id="ut",
+        active=True,
+        adopted=False,
+        completed_at=None,
+    )
+    assert (seen.watched[2].active, seen.watched[2].completed_at) == (False, at(6))
+
+
+async def test_of_several_deferrals_of_one_task_the_latest_is_found(queue: Store):
+    await put(queue, a_deferral("first", task_id="t"), a_deferral("second", task_id="t"))
+    found = await queue.deferral_of_task("w", "t")
+    assert found is not None
+    assert found.id == "second"
