@@ -137,20 +137,24 @@ class Caller:
     # Many sends
 
     @contextlib.asynccontextmanager
-    async def traffic(self, workspace: str, *, conversations: int, pause: float, text: str) -> AsyncIterator[None]:
-        """Keep conversations going while the body runs: each sends its next message `pause` s after an answer."""
-        enough = asyncio.Event()
+    async def traffic(self, workspace: str, *, senders: int, pause: float, text: str) -> AsyncIterator[None]:
+        """Keep sending while the body runs: each sender its next message `pause` s after the answer to its last one.
 
-        async def converse(context_id: str) -> None:
+        One of them holds a conversation (one context, so its order counts); the others open a new context each time.
+        """
+        enough = asyncio.Event()
+        opened = len(self.sends)
+
+        async def keep_sending(conversation: str | None) -> None:
             while not enough.is_set():
-                await self.send(workspace, f"{text} ({len(self.sends) + 1})", context_id=context_id)
+                number = len(self.sends) + 1
+                await self.send(workspace, f"{text} ({number})", context_id=conversation or f"context-{number:04d}")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(enough.wait(), pause)
 
-        opened = len(self.sends)
         async with asyncio.TaskGroup() as group:
-            for number in range(conversations):
-                group.create_task(converse(f"conversation-{opened}-{number}"))
+            for sender in range(senders):
+                group.create_task(keep_sending(f"conversation-{opened}" if sender == 0 else None))
             try:
                 yield
             finally:

@@ -25,7 +25,7 @@ TERMINATED = 128 + signal.SIGTERM
 
 UNAVAILABLE = 503
 WORKER, STRICT = "worker", "strict"
-CONVERSATIONS = 3
+SENDERS = 3
 PAUSE = 0.25
 WORK = "take 0.1 s"
 END_LIMIT = 90.0
@@ -171,13 +171,13 @@ class Story:
         self._timeline.act(
             1,
             "kill -9 in mid-traffic",
-            "Three conversations and one long call. The agent is killed while it works on them. Nothing that was sent"
-            " may be lost; what may have been executed already is sent again with a mark.",
+            "Three senders and one long call. The agent is killed while it works on it. Nothing that was sent may be"
+            " lost, a conversation keeps its order, and what may have been executed already is sent again with a mark.",
         )
         stage, caller = self._stage, self._caller
         before = stage.now(WORKER)
         first = len(caller.sends)
-        async with caller.traffic(WORKER, conversations=CONVERSATIONS, pause=PAUSE, text=WORK):
+        async with caller.traffic(WORKER, senders=SENDERS, pause=PAUSE, text=WORK):
             await asyncio.sleep(self._pace.before)
             victim = stage.pid(WORKER, before.incarnation)
             text = f"take {self._pace.long_call:g} s, the long call"
@@ -218,7 +218,7 @@ class Story:
         good = await caller.send(WORKER, "are you well?", context_id="before-the-write")
         said = await stage.ask("PUT", f"/workspaces/{WORKER}/config", {"env": {"DEMO": "written"}})
         self._timeline.event(WORKER, f"PUT config: version {said['version']}, restart {said['restart']}", YELLOW)
-        async with caller.traffic(WORKER, conversations=CONVERSATIONS, pause=PAUSE, text=WORK):
+        async with caller.traffic(WORKER, senders=SENDERS, pause=PAUSE, text=WORK):
             back = await stage.ready(WORKER, after=before.incarnation, limit=COMING_BACK)
             await asyncio.sleep(self._pace.after)
         ended = await caller.settled(END_LIMIT)
@@ -283,7 +283,7 @@ class Story:
         begun = await self._executing(WORKER, text)
         said = await stage.ask("POST", f"/workspaces/{WORKER}/restart", {"reason": "the demo asks for it"})
         self._timeline.event(WORKER, f"POST restart: {said['restart']}", YELLOW)
-        async with caller.traffic(WORKER, conversations=CONVERSATIONS, pause=PAUSE, text=WORK):
+        async with caller.traffic(WORKER, senders=SENDERS, pause=PAUSE, text=WORK):
             back = await stage.ready(WORKER, after=before.incarnation, limit=COMING_BACK)
             await asyncio.sleep(self._pace.after)
         long_sent = await long_call

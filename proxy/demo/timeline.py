@@ -49,17 +49,22 @@ class Timeline:
 
     def event(self, who: str, text: str, colour: str = PLAIN) -> None:
         """Something happened."""
-        self._flush(who)
+        self._flush_all()
         self._line(who, text, colour)
 
     def traffic(self, who: str, outcome: str) -> None:
-        """A send got an outcome; like ones are counted into one line for up to FOLD_SECONDS."""
+        """A send got an outcome. A new one is told at once; more of the same are counted for FOLD_SECONDS."""
         folded = self._folded.get(who)
-        if folded is not None and (folded[0] != outcome or self.elapsed - folded[2] > FOLD_SECONDS):
+        if folded is None or folded[0] != outcome:
             self._flush(who)
-            folded = None
-        _, count, since = folded or (outcome, 0, self.elapsed)
+            self._line(who, outcome, DIM)
+            self._folded[who] = (outcome, 0, self.elapsed)
+            return
+        _, count, since = folded
         self._folded[who] = (outcome, count + 1, since)
+        if self.elapsed - since > FOLD_SECONDS:
+            self._flush(who)
+            self._folded[who] = (outcome, 0, self.elapsed)
 
     def expect(self, met: bool, text: str) -> None:
         """An expectation of the story, and whether it was met."""
@@ -81,9 +86,8 @@ class Timeline:
 
     def _flush(self, who: str) -> None:
         folded = self._folded.pop(who, None)
-        if folded is not None:
-            outcome, count, _ = folded
-            self._line(who, f"{count} x {outcome}", DIM)
+        if folded is not None and folded[1]:
+            self._line(who, f"{folded[1]} more {folded[0]}", DIM)
 
     def _line(self, who: str, text: str, colour: str) -> None:
         head = f"{self.elapsed:7.1f} s  {who:<8} "

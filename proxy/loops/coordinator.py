@@ -350,6 +350,9 @@ class Coordinator:
                     else None
                 ),
             )
+            if route.workspace.restart_pending:
+                await self._begin(route, Trigger.CONFIG, "", "asked for during the last cycle", None)
+                return
         await self.on_verdict(route, "exited", request_id=None)
 
     async def _end(self, route: Route, cycle: Restart, phase: Phase, error: str | None) -> None:

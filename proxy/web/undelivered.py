@@ -157,7 +157,8 @@ class Undelivered:
         return action_for(
             Failing(
                 outcome=outcome,
-                verdict=judgement.verdict.name,
+                # Two presets call a workspace alive that nobody can tell about; its requests fare as unknown all the same.
+                verdict="unknown" if judgement.verdict.rule == "external" else judgement.verdict.name,
                 rule=judgement.verdict.rule,
                 deferrable=asked.is_send,
                 fresh=lately,
@@ -175,7 +176,7 @@ class Undelivered:
     ) -> web.StreamResponse:
         headers = {VERDICT: judgement.header}
         restart = judgement.restart.answer if judgement.restart is not None else None
-        if restart is None and judgement.verdict.name == "unknown":
+        if restart is None and judgement.verdict.rule == "external":
             restart = RestartAnswer.UNMANAGED
         if restart is not None:
             headers[RESTART] = restart.value

@@ -214,12 +214,16 @@ async def test_what_cannot_be_deferred_is_refused_in_its_own_binding(proxy: Harn
     assert (got.status, json.loads(body)["away"]) == (503, True)
 
 
-async def test_a_workspace_that_nobody_ever_heard_of_passes_its_absence_on(proxy: Harness, nobody: str) -> None:
-    await proxy.enroll("a", url=nobody)
+@pytest.mark.parametrize("preset", ["combined", "hold-first", "verify-first"])
+async def test_scenario_16_a_workspace_that_nobody_can_tell_about_passes_its_absence_on(
+    proxy: Harness, nobody: str, preset: str
+) -> None:
+    await proxy.enroll("a", url=nobody, policy={"preset": preset})
     got, body = await proxy.call("POST", "/workspaces/a/a2a", headers=V1, json=send())
     assert got.status == 502
     assert json.loads(body)["error"]["data"][0]["metadata"]["delivered"] == "no"
     assert got.headers["Holdfast-Restart"] == "unmanaged"
+    assert proxy.named("deferral.queued") == []
 
 
 async def test_a_retry_joins_the_deferral_and_other_content_under_its_id_conflicts(proxy: Harness, nobody: str) -> None:
