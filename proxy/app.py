@@ -31,6 +31,7 @@ from proxy.loops.deferring import Deferring, QueueRules
 from proxy.loops.dialing import Dialer, DialRules
 from proxy.loops.enrolling import Enrolling
 from proxy.loops.gate import Gate
+from proxy.loops.health import Health, HealthRules
 from proxy.loops.hosting import Hosting, Hosts
 from proxy.loops.minting import Mint, owner_of
 from proxy.loops.readiness import Readiness
@@ -48,6 +49,7 @@ from proxy.web import bodies
 from proxy.web.admin import Admin
 from proxy.web.auth import Auth
 from proxy.web.calls import Calls, Limits
+from proxy.web.passing import Passing
 from proxy.web.queue import Queue
 from proxy.web.registry import Registry
 from proxy.web.server import Server
@@ -139,6 +141,7 @@ class App:
         )
         self._admin_digest, made = await self.mint.admin_token(config.admin_token, self.routing, self.store)
         self._doors()
+        exits = await self._take_over()
         host, port = config.host, config.port
         if self._listen:
             host, port = await self.server.start(host, port)
@@ -147,7 +150,7 @@ class App:
         self.telemetry.emit(EventName.PROXY_STARTED, fields={"url": self._serving.url, "data": str(config.data)})
         for warning in config.warnings:
             self.telemetry.emit(EventName.CONFIG_WARNING, fields={"warning": warning})
-        await self._resume()
+        await self._resume(exits)
         self._tick()
         return self._serving
 
@@ -291,6 +294,18 @@ class App:
             decision_rows=config.decisions.rows,
             decision_days=config.decisions.days,
         )
+        self.health = Health(
+            routing=self.routing,
+            records=self.records,
+            gate=self.gate,
+            readiness=self.readiness,
+            now=now,
+            telemetry=self.telemetry,
+            tells=self.hosting.tells,
+            probe=self.hosting.probe,
+            trusts_ages=now.trusts_ages if isinstance(now, SystemClock) else lambda *_: True,
+            rules=HealthRules(stale=config.health.stale, failures=config.health.failures),
+        )
         self.dialer.freed = self.replayer.ring
         self.tasks.tried = self.replayer.tried
         self.gate.restarts = self.coordinator
@@ -341,9 +356,10 @@ class App:
             dialer=self.dialer,
             tasks=self.tasks,
             undelivered=undelivered,
-            telemetry=self.telemetry,
+            passing=Passing(
+                telemetry=self.telemetry, public_url=config.public_url, answer_limit=config.server.answer_limit
+            ),
             new_request_id=self.mint.new_id,
-            public_url=config.public_url,
             limits=Limits(body=config.server.body_limit, answer=config.server.answer_limit),
         )
         registry = Registry(
@@ -373,14 +389,21 @@ class App:
             head_limit=config.server.head_limit,
         )
 
-    async def _resume(self) -> None:
-        """Go on where an earlier life of this proxy stopped."""
-        for fact in await self.hosting.adopt():
-            if isinstance(fact, Exited):
-                await self.coordinator.on_exit(fact)
+    async def _take_over(self) -> list[Exited]:
+        """Take charge of what an earlier life of this proxy left: what still runs, and the leases that it held.
+
+        Before anybody is answered: a lease that is taken afterwards is this life's own. Returns what ended meanwhile.
+        """
+        outlived = await self.hosting.adopt()
         for watch in await self.store.release_owned(self.owner, self.now()):
             if watch.adopted:
                 self.routing.watch(watch)
+        return [fact for fact in outlived if isinstance(fact, Exited)]
+
+    async def _resume(self, exits: list[Exited]) -> None:
+        """Go on where an earlier life of this proxy stopped."""
+        for exited in exits:
+            await self.coordinator.on_exit(exited)
         for name, table in self.config.workspaces.items():
             await self._declare(name, table)
         for route in self.routing:
@@ -398,12 +421,14 @@ class App:
 
     async def _look_after(self, route: Route) -> None:
         await self.coordinator.resume(route)
+        await self.readiness.settle(route)  # an earlier life may have died between "ready" and the end of its cycle
         self.readiness.watch(route)
         self.replayer.ring(route)
 
     def _tick(self) -> None:
         config, every = self.config, self.background.every
         every(config.beats.flush, self.beats.flush, name="flush")
+        every(config.health.sweep, self.health.sweep, name="health-sweep")
         every(config.queue.sweep, self.replayer.sweep, name="replay-sweep")
         every(config.queue.lease / 3, self.replayer.renew, name="renew")
         every(min(LEASE_SWEEP, config.queue.lease), self.sweeper.leases, name="lease-sweep")

@@ -193,6 +193,9 @@ class HealthSettings:
     stale: Annotated[
         float, seconds("A workspace without a runtime that is silent for this long is offline; 0: never.")
     ] = 90.0
+    failures: Annotated[
+        int, About("So many failed network probes in a row make a workspace degraded; 0: never.", unit="probes")
+    ] = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

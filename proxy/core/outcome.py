@@ -72,6 +72,7 @@ class Failing:
     away at all. `promised`: it is a deferral already, so that its caller holds a 202. `fresh`: the incarnation's start
     or last sign of life is recent enough to believe that a running workspace will listen soon. `abandoned`: the brake
     has given the workspace up. `known`: a workspace without a telling runtime gave a sign of life recently enough.
+    `idle`: the call was ended by its idle window, so the agent may well be at work still.
     """
 
     outcome: Outcome
@@ -82,6 +83,7 @@ class Failing:
     fresh: bool = True
     abandoned: bool = False
     known: bool = True
+    idle: bool = False
     dead_action: DeadAction = DeadAction.REJECT
     unmanaged_away: UnmanagedAway = UnmanagedAway.DEFER
     redelivery: Redelivery = Redelivery.ASK_THEN_ALWAYS
@@ -97,7 +99,8 @@ def action_for(failing: Failing) -> Action:  # noqa: PLR0911 - one return per ro
     | gateway  | passes                                 | defer         | `dead_action` | passes           |
     | lost     | 502 (a promised deferral: as *maybe*)  | same          | same          | same             |
 
-    Where "defer" meets a request that cannot be deferred, it is 503 with Retry-After in its own binding.
+    By `redelivery`: deferred and marked, under `never` 502. What fell silent for its whole idle window is sent again
+    only under `always`. Where "defer" meets a request that cannot be deferred, it is 503 with Retry-After in its own binding.
     """
     outcome = failing.outcome
     if outcome is Outcome.LOST:
@@ -128,6 +131,8 @@ def _when_dead(failing: Failing, outcome: Outcome) -> Action:
 def _maybe(failing: Failing) -> Action:
     if not failing.deferrable and not failing.promised:
         return Action.AWAY
+    if failing.idle and failing.redelivery is not Redelivery.ALWAYS:
+        return Action.BROKEN
     return Action.BROKEN if failing.redelivery is Redelivery.NEVER else Action.DEFER_MARKED
 
 

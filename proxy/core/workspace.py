@@ -170,15 +170,17 @@ def _reachable(workspace: Workspace) -> bool:
     return workspace.url is not None or workspace.delivery_mode is DeliveryMode.POLL
 
 
+def of_old_life(workspace: Workspace, boot_id: str) -> bool:
+    """Say whether a boot_id is that of the life before the last restart, while the new one has not shown its own."""
+    return boot_id == workspace.boot_id and not workspace.bound and workspace.generation > 0
+
+
 def meet_boot(workspace: Workspace, boot_id: str, now: datetime) -> Workspace:
     """Take note of the boot_id that a workspace shows: the known one, the first of this incarnation, or a new life."""
-    if boot_id == workspace.boot_id and (workspace.bound or workspace.generation == 0):
-        return replace(workspace, bound=True)
-    if not workspace.bound and (workspace.boot_id is None or boot_id != workspace.boot_id):
-        return replace(workspace, boot_id=boot_id, bound=True)
-    if boot_id == workspace.boot_id:
-        # The old life still talks after a restart began: it binds nothing.
+    if of_old_life(workspace, boot_id):
         return workspace
+    if boot_id == workspace.boot_id or not workspace.bound:
+        return replace(workspace, boot_id=boot_id, bound=True)
     return replace(
         new_life(workspace, now),
         boot_id=boot_id,

@@ -193,7 +193,7 @@ def describe(sent: Sent) -> str:
         return "answered" if sent.right else "answered WRONGLY"
     if sent.first is First.DEFERRED:
         restart = f", restart {sent.restart}" if sent.restart else ""
-        return f"deferred ({sent.status}, {sent.verdict}{restart})"
+        return f"deferred ({sent.verdict}{restart})"
     if sent.first is First.REFUSED:
         words = f"{sent.status}, {sent.verdict}, restart {sent.restart}, Retry-After {sent.retry_after}"
         return f"refused ({words}, delivered: {sent.delivered})"

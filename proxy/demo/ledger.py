@@ -176,6 +176,19 @@ def duplicates(executions: Iterable[Execution]) -> tuple[Duplicate, ...]:
     )
 
 
+def out_of_order(sends: Iterable[Sent], executions: Iterable[Execution]) -> tuple[str, ...]:
+    """Contexts whose messages were first executed in another order than that in which they were sent."""
+    wanted: dict[tuple[str, str], list[str]] = {}
+    for sent in sends:
+        wanted.setdefault((sent.workspace, sent.context_id), []).append(sent.message_id)
+    first = {message_id: place for place, message_id in enumerate(dict.fromkeys(one.message_id for one in executions))}
+    return tuple(
+        context_id
+        for (_, context_id), message_ids in wanted.items()
+        if (places := [first[one] for one in message_ids if one in first]) != sorted(places)
+    )
+
+
 def called_restarts(seen: Evidence) -> tuple[Called, ...]:
     """Every restart that a verdict called, oldest first, and whether it was one to call."""
     pids = {(start.workspace, start.incarnation): start.pid for start in seen.starts}

@@ -83,8 +83,8 @@ class Stage:
             raise
         return self
 
-    async def __aexit__(self, kind: object, *_: object) -> None:
-        self.keep = self.keep or kind is not None
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.keep = self.keep or (kind is not None and kind is not asyncio.CancelledError)
         await self.aclose()
 
     # Processes

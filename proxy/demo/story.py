@@ -16,7 +16,7 @@ import httpx
 from a2a.utils.errors import A2AError
 
 from proxy.demo.caller import Caller, describe
-from proxy.demo.ledger import Balance, Evidence, First, Sent, balance, configured_restarts
+from proxy.demo.ledger import Balance, Evidence, First, Sent, balance, configured_restarts, out_of_order
 from proxy.demo.stage import NeverCameUpError, Stage
 from proxy.demo.timeline import BOLD, DIM, GREEN, RED, YELLOW, Timeline
 
@@ -196,8 +196,12 @@ class Story:
         self._expect(
             stage.now(WORKER).generation == before.generation + 1, "it was restarted once, whatever failed meanwhile"
         )
-        self._expect(any(line["verdict"] == "dead" and line["rule"] == "exited" for line in log), "rule: exited")
+        self._expect(
+            any(line["verdict"] == "dead" and line["rule"] == "exited" for line in log),
+            "its death was DEAD by the rule `exited`",
+        )
         self._expect_all_served(sends, ended)
+        self._expect(not out_of_order(sends, stage.executions(WORKER)), "the conversation kept its order")
         again = [one for one in stage.executions(WORKER) if one.message_id == long_sent.message_id]
         self._expect(
             len(again) > 1 and all(one.marked for one in again[1:]),

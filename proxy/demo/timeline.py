@@ -10,13 +10,23 @@ Plain lines only, so that a terminal, a file and a log of a build show the same.
 import asyncio
 import os
 import textwrap
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import TextIO
 
 WIDTH = 100
 
 FOLD_SECONDS = 1.0
-PLAIN, BOLD, DIM, RED, GREEN, YELLOW, CYAN = "", "1", "2", "31", "32", "33", "36"
+PLAIN, BOLD, DIM, RED, GREEN, YELLOW = "", "1", "2", "31", "32", "33"
+
+
+@dataclass(slots=True)
+class _Folded:
+    """Outcomes that were told already, and how many more of each there were since."""
+
+    since: float
+    more: Counter[str] = field(default_factory=Counter)
 
 
 class Timeline:
@@ -27,7 +37,7 @@ class Timeline:
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._colours = out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        self._folded: dict[str, tuple[str, int, float]] = {}
+        self._folded: dict[str, _Folded] = {}
 
     @property
     def elapsed(self) -> float:
@@ -39,7 +49,7 @@ class Timeline:
     def say(self, text: str, colour: str = PLAIN) -> None:
         """A paragraph of its own."""
         self._flush_all()
-        self._write("\n".join(textwrap.wrap(text, WIDTH)) if text else "", colour)
+        self._write("\n".join(textwrap.wrap(text, WIDTH, break_on_hyphens=False)) if text else "", colour)
 
     def act(self, number: int, title: str, text: str) -> None:
         """A heading, and what is about to be shown."""
@@ -53,18 +63,16 @@ class Timeline:
         self._line(who, text, colour)
 
     def traffic(self, who: str, outcome: str) -> None:
-        """A send got an outcome. A new one is told at once; more of the same are counted for FOLD_SECONDS."""
-        folded = self._folded.get(who)
-        if folded is None or folded[0] != outcome:
-            self._flush(who)
+        """A send got an outcome. One that is news is told at once; more of the same are counted for FOLD_SECONDS."""
+        folded = self._folded.setdefault(who, _Folded(since=self.elapsed))
+        if outcome in folded.more:
+            folded.more[outcome] += 1
+        else:
+            folded.more[outcome] = 0
             self._line(who, outcome, DIM)
-            self._folded[who] = (outcome, 0, self.elapsed)
-            return
-        _, count, since = folded
-        self._folded[who] = (outcome, count + 1, since)
-        if self.elapsed - since > FOLD_SECONDS:
+        if self.elapsed - folded.since > FOLD_SECONDS:
             self._flush(who)
-            self._folded[who] = (outcome, 0, self.elapsed)
+            self._folded[who] = _Folded(since=self.elapsed, more=Counter(dict.fromkeys(folded.more, 0)))
 
     def expect(self, met: bool, text: str) -> None:
         """An expectation of the story, and whether it was met."""
@@ -86,12 +94,13 @@ class Timeline:
 
     def _flush(self, who: str) -> None:
         folded = self._folded.pop(who, None)
-        if folded is not None and folded[1]:
-            self._line(who, f"{folded[1]} more {folded[0]}", DIM)
+        more = [f"{count} more {outcome}" for outcome, count in folded.more.items() if count] if folded else []
+        if more:
+            self._line(who, ", ".join(more), DIM)
 
     def _line(self, who: str, text: str, colour: str) -> None:
         head = f"{self.elapsed:7.1f} s  {who:<8} "
-        first, *rest = textwrap.wrap(text, WIDTH - len(head)) or [""]
+        first, *rest = textwrap.wrap(text, WIDTH - len(head), break_on_hyphens=False) or [""]
         self._write("\n".join([head + first, *(" " * len(head) + line for line in rest)]), colour)
 
     def _write(self, text: str, colour: str) -> None:

@@ -29,6 +29,7 @@ class Background:
         task = asyncio.create_task(self._contain(work, name), name=f"holdfast-{name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: work.close())  # a task that is cancelled before its first step never began it
         return task
 
     async def _contain(self, work: Coroutine[Any, Any, object], name: str) -> None:

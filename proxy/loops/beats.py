@@ -15,7 +15,7 @@ from datetime import datetime
 from proxy.clock import Now
 from proxy.core.decision import Trigger
 from proxy.core.lifecycle import Cause, Status, may_move
-from proxy.core.workspace import Workspace, become_ready, meet_boot
+from proxy.core.workspace import Workspace, become_ready, meet_boot, of_old_life
 from proxy.loops.records import Records
 from proxy.loops.routing import Route, Routing
 from proxy.store import Store
@@ -46,11 +46,16 @@ class Beats:
         self._ring = ring
 
     async def take(self, route: Route, beat: Beat) -> None:
-        """Note a heartbeat; write the record only where it changes status or incarnation."""
+        """Note a heartbeat; write the record only where it changes status or incarnation.
+
+        What the old life says after a restart began is no sign of the new one, and "down" is none at all.
+        """
         now = self._now()
+        if beat.boot_id is not None and of_old_life(route.workspace, beat.boot_id):
+            return
         if beat.agent == "down":
             if route.signs.agent_down_at is None:
-                route.signs = replace(route.signs, agent_down_at=now, last_heartbeat_at=now)
+                route.signs = replace(route.signs, agent_down_at=now)
                 route.signs_dirty = True
         else:
             route.sign(now, heartbeat=True)
@@ -98,8 +103,6 @@ def _after_beat(known: Workspace, beat: Beat, now: datetime) -> Workspace | None
     after = known
     if beat.boot_id is not None and (beat.boot_id != known.boot_id or not known.bound):
         after = meet_boot(after, beat.boot_id, now)
-        if after is known:
-            return None  # the old life still talks after a restart began
     if beat.agent == "down":
         return after if after is not known else None
     if beat.status == "ready" or (beat.status is None and known.status is Status.OFFLINE):

@@ -17,16 +17,13 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol
-
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+from typing import Any
 
 from proxy.clock import Now
 from proxy.core.decision import Decision as LogLine
 from proxy.core.decision import Trigger as LogTrigger
 from proxy.core.lifecycle import Cause, Status, may_move
 from proxy.core.restart import (
-    OPEN_PHASES,
     Answer,
     Decision,
     History,
@@ -38,20 +35,15 @@ from proxy.core.restart import (
 )
 from proxy.core.workspace import Workspace, begin_restart, runtime_returned
 from proxy.loops.background import Background
+from proxy.loops.driving import Driving, LeaseLost, TokenMint
 from proxy.loops.records import Records
 from proxy.loops.routing import Route, Routing, history_since
-from proxy.runtimes import Exited, Launch, Runtime, RuntimeFailure
-from proxy.store import Store, TokenRecord
+from proxy.runtimes import Exited, Runtime, RuntimeFailure
+from proxy.store import Store, StoreFailure
 from proxy.telemetry import EventName, Telemetry
 
-STOP_TRIES = 3
-
-
-class TokenMint(Protocol):
-    """Makes the token that a started child gets."""
-
-    def __call__(self, workspace_id: str, incarnation: int) -> tuple[str, TokenRecord]:
-        """Return the token itself and its record."""
+STORE_PAUSE = 5.0
+"""Seconds after which a cycle that the store stopped goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,13 +81,23 @@ class Coordinator:
         self._background = background
         self._now = now
         self._telemetry = telemetry
-        self._mint = mint
-        self._boot_id = chance_boot_id
-        self._own_url = own_url
         self._owner = owner
         self._lease = lease
-        self._stop_grace = stop_grace
+        self._driving = Driving(
+            store=store,
+            routing=routing,
+            runtimes=runtimes,
+            background=background,
+            now=now,
+            mint=mint,
+            chance_boot_id=chance_boot_id,
+            own_url=own_url,
+            owner=owner,
+            lease=lease,
+            stop_grace=stop_grace,
+        )
         self._locks: dict[str, asyncio.Lock] = {}
+        self._driven: dict[str, int] = {}
         self.judge_again: Callable[[Route, LogTrigger], Coroutine[Any, Any, object]]
         self.await_ready: Callable[[Route], None]
 
@@ -139,26 +141,31 @@ class Coordinator:
     async def on_announcement(self, route: Route, reason: str) -> bool:
         """The workspace restarts itself: open its settle window once per incarnation, touch nothing else."""
         async with self._lock(route):
-            known, now = route.workspace, self._now()
-            if known.announced_at is not None or route.open_cycle is not None:
-                return False
-            window = self._brakes_since(route, now)
-            if 0 < route.effective.restart.intensity <= len(counted(self._history(route), window)):
-                return False
-            announced = replace(known, announced_at=now, generation=known.generation + 1)
-            record = Restart(
-                workspace_id=known.id,
-                generation=announced.generation,
-                incarnation=known.incarnation,
-                trigger=Trigger.ANNOUNCED,
-                reason=reason,
-                rule="",
-                phase=Phase.FINISHED,
-                started_at=now,
-                finished_at=now,
-            )
-            line = self._line(known, Trigger.ANNOUNCED, "settle window opened", reason, None)
-            return await self._records.write(announced, restart=record, decision=line, route=route) is not None
+            while self._may_announce(route):
+                known, now = route.workspace, self._now()
+                announced = replace(known, announced_at=now, generation=known.generation + 1)
+                record = Restart(
+                    workspace_id=known.id,
+                    generation=announced.generation,
+                    incarnation=known.incarnation,
+                    trigger=Trigger.ANNOUNCED,
+                    reason=reason,
+                    rule="",
+                    phase=Phase.FINISHED,
+                    started_at=now,
+                    finished_at=now,
+                )
+                line = self._line(known, Trigger.ANNOUNCED, "settle window opened", reason, None)
+                if await self._records.write(announced, restart=record, decision=line, route=route) is not None:
+                    return True
+            return False
+
+    def _may_announce(self, route: Route) -> bool:
+        known = route.workspace
+        if known.announced_at is not None or known.parked or route.open_cycle is not None:
+            return False
+        limit = route.effective.restart.intensity
+        return limit == 0 or len(counted(self._history(route), self._brakes_since(route, self._now()))) < limit
 
     def standing(self, route: Route, rule: str) -> Decision:
         """Say what a verdict would get now, without doing anything."""
@@ -214,9 +221,12 @@ class Coordinator:
         """At the proxy's start: go on with a cycle that its earlier life left open, or look after a standing death."""
         cycle = route.open_cycle
         if cycle is not None and cycle.phase in {Phase.RECORDED, Phase.STOPPED}:
-            self._background.spawn(self._drive(route, cycle), name=f"restart-{route.id}")
+            self._spawn_drive(route, cycle)
         elif cycle is not None:
             self.await_ready(route)
+        elif route.workspace.status is Status.RESTARTING and route.cycles:
+            # The cycle's failure was written down, what follows from it was not.
+            await self._start_failed(route, route.cycles[-1], "")
         elif route.workspace.restart_pending and self._history(route).managed:
             await self.on_demand(route, Trigger.ADMIN, "asked for before the proxy stopped", request_id=None)
         elif route.workspace.status is Status.OFFLINE and route.workspace.offline_rule and not route.workspace.parked:
@@ -240,11 +250,19 @@ class Coordinator:
         )
 
     async def _begin(self, route: Route, trigger: Trigger, rule: str, reason: str, request_id: str | None) -> bool:
-        """Record a cycle and drive it; False when the record was changed by somebody else meanwhile."""
-        now = self._now()
-        known = route.workspace
-        if known.parked or not may_move(known.status, Status.RESTARTING, Cause.COORDINATOR):
-            return False
+        """Record a cycle and drive it; False where none may begin: parked, removed, or back before the restart."""
+        while True:
+            known = route.workspace
+            if known.parked or not may_move(known.status, Status.RESTARTING, Cause.COORDINATOR):
+                return False
+            if trigger is Trigger.VERDICT and known.status is not Status.OFFLINE:
+                return False
+            if await self._record(route, trigger, rule, reason, request_id):
+                return True
+
+    async def _record(self, route: Route, trigger: Trigger, rule: str, reason: str, request_id: str | None) -> bool:
+        """Write a cycle down and drive it; False when the record was changed by somebody else meanwhile."""
+        known, now = route.workspace, self._now()
         next_life = begin_restart(known, now, self._owner)
         cycle = Restart(
             workspace_id=known.id,
@@ -265,30 +283,58 @@ class Coordinator:
         route.previous = None
         route.forget_cycles(history_since(route, now))
         self._emit(EventName.RESTART_STARTED, route, cycle)
-        self._background.spawn(self._drive(route, cycle), name=f"restart-{route.id}")
+        self._spawn_drive(route, cycle)
         return True
+
+    def _spawn_drive(self, route: Route, cycle: Restart) -> None:
+        """Drive a cycle, once: what an exit begins while the proxy starts is already there to be resumed."""
+        if self._driven.get(route.id, 0) < cycle.generation:
+            self._driven[route.id] = cycle.generation
+            self._background.spawn(self._drive(route, cycle), name=f"restart-{route.id}")
 
     async def _drive(self, route: Route, cycle: Restart) -> None:
         """Stop, start, and hand over to readiness; every failure ends the cycle, none escapes (scenario 57)."""
+        problem: str | None = None
+        while True:
+            try:
+                problem = problem or await self._carry_out(route, cycle)
+                if problem is not None:
+                    await self._start_failed(route, cycle, problem)
+            except StoreFailure as failure:
+                # Every step is idempotent per generation: once the store is back, it goes on from the first one.
+                fields = {"problem": failure.reason, "work": "restart"}
+                self._telemetry.emit(EventName.STORE_FAILED, workspace=route.id, fields=fields)
+                await asyncio.sleep(STORE_PAUSE)
+            except LeaseLost:
+                await self._records.refresh(route)
+                return
+            else:
+                return
+
+    async def _carry_out(self, route: Route, cycle: Restart) -> str | None:
+        """Carry a cycle out, up to where readiness takes over; return what went wrong with its stop or start."""
         try:
-            async with self._background.ticking(self._lease / 3, lambda: self._renew(route, cycle)):
-                await self._stop(route, cycle)
-                cycle = await self._save(route, replace(cycle, phase=Phase.STOPPED))
-                await self._start(route, cycle)
+            cycle = await self._driving.drive(route, cycle)
+        except (StoreFailure, LeaseLost):
+            raise
         except Exception as problem:  # noqa: BLE001 - a crashing cycle must leave nothing running (scenario 57)
             detail = problem.detail if isinstance(problem, RuntimeFailure) else type(problem).__name__
             self._telemetry.emit(
                 EventName.RUNTIME_FAILED, workspace=route.id, incarnation=cycle.incarnation, fields={"problem": detail}
             )
-            await self._start_failed(route, cycle, detail)
-            return
+            return detail
+        await self._returned(route, cycle)
+        return None
+
+    async def _returned(self, route: Route, cycle: Restart) -> None:
+        """The start has returned: the next cycle if one was asked for, else wait until the workspace is ready."""
         async with self._lock(route):
             returned_at = self._now()
             await self._records.change(
                 route,
                 lambda known: runtime_returned(known, returned_at) if known.generation == cycle.generation else None,
             )
-            cycle = await self._save(route, replace(cycle, phase=Phase.STARTED, returned_at=returned_at))
+            cycle = await self._driving.save(route, replace(cycle, phase=Phase.STARTED, returned_at=returned_at))
             pending = route.workspace.restart_pending
             if pending:
                 await self._end(route, cycle, Phase.SUPERSEDED, "another restart was asked for meanwhile")
@@ -302,47 +348,11 @@ class Coordinator:
         else:
             self.await_ready(route)
 
-    async def _stop(self, route: Route, cycle: Restart) -> None:
-        runtime = self._runtime(route.workspace)
-        grace = float((route.workspace.runtime or {}).get("stop_grace", self._stop_grace))
-        tries = AsyncRetrying(
-            stop=stop_after_attempt(STOP_TRIES),
-            wait=wait_exponential(multiplier=1, min=1),
-            retry=retry_if_exception_type(RuntimeFailure),
-            reraise=True,
-        )
-        async for attempt in tries:
-            with attempt:
-                await runtime.stop(route.id, cycle.generation, grace)
-
-    async def _start(self, route: Route, cycle: Restart) -> None:
-        workspace = route.workspace
-        token, record = self._mint(workspace.id, cycle.incarnation)
-        boot_id = self._boot_id()
-        await self._store.add_token(record)
-        self._routing.add_token(record)
-        env = {
-            "HOLDFAST_WORKSPACE_ID": workspace.id,
-            "HOLDFAST_INCARNATION": str(cycle.incarnation),
-            "HOLDFAST_BOOT_ID": boot_id,
-            "HOLDFAST_URL": self._own_url(),
-            "HOLDFAST_TOKEN": token,
-        }
-        await self._runtime(workspace).start(
-            Launch(
-                workspace_id=workspace.id,
-                incarnation=cycle.incarnation,
-                generation=cycle.generation,
-                spec=workspace.runtime or {},
-                env=env,
-                data=workspace.data.encode() if workspace.data is not None else None,
-            )
-        )
-
     async def _start_failed(self, route: Route, cycle: Restart, problem: str) -> None:
         async with self._lock(route):
-            await self._end(route, cycle, Phase.FAILED, problem)
-            await self._records.change(
+            if route.open_cycle is not None:
+                await self._end(route, cycle, Phase.FAILED, problem)
+            offline = await self._records.change(
                 route,
                 lambda known: (
                     replace(known, status=Status.OFFLINE, offline_rule="exited", exited_at=self._now())
@@ -350,7 +360,11 @@ class Coordinator:
                     else None
                 ),
             )
+            if offline is not None:
+                fields = {"status": offline.status.value}
+                self._telemetry.emit(EventName.WORKSPACE_STATUS, workspace=route.id, rule="exited", fields=fields)
             if route.workspace.restart_pending:
+                # Asked for by somebody who may have mended it: no brake.
                 await self._begin(route, Trigger.CONFIG, "", "asked for during the last cycle", None)
                 return
         await self.on_verdict(route, "exited", request_id=None)
@@ -358,25 +372,9 @@ class Coordinator:
     async def _end(self, route: Route, cycle: Restart, phase: Phase, error: str | None) -> None:
         now = self._now()
         ended = replace(cycle, phase=phase, finished_at=now, error=error, lease_owner=None, lease_until=None)
-        await self._save(route, ended)
+        await self._driving.save(route, ended)
         self._emit(EventName.RESTART_FAILED if phase is Phase.FAILED else EventName.RESTART_FINISHED, route, ended)
         await self._store.log([self._line(route.workspace, cycle.trigger, f"restart {phase}", error or "", None)])
-
-    async def _save(self, route: Route, cycle: Restart) -> Restart:
-        """Write a phase of our own cycle; losing the lease means that another proxy drives it now."""
-        held = route.open_cycle
-        owner = held.lease_owner if held is not None else self._owner
-        if cycle.phase in OPEN_PHASES:
-            cycle = replace(cycle, lease_owner=self._owner, lease_until=self._now() + timedelta(seconds=self._lease))
-        if not await self._store.save_restart(cycle, held_by=owner):
-            raise RuntimeFailure("lease_lost", "another proxy drives this restart")
-        route.note_cycle(cycle)
-        return cycle
-
-    async def _renew(self, route: Route, cycle: Restart) -> None:
-        current = route.open_cycle
-        if current is not None and current.generation == cycle.generation:
-            await self._save(route, current)
 
     async def _hold_back(self, route: Route, decision: Decision, rule: str, request_id: str | None) -> None:
         """A brake holds the restart: say so, and look again when it lets go."""
@@ -384,16 +382,17 @@ class Coordinator:
             route.workspace, Trigger.VERDICT, f"restart {decision.answer}", "the brake holds it", request_id, rule
         )
         if decision.answer is Answer.ABANDONED:
-            await self._records.change(
+            saved = await self._records.change(
                 route,
                 lambda known: (
                     replace(known, status=Status.ABANDONED, abandoned_at=self._now())
-                    if may_move(known.status, Status.ABANDONED, Cause.BRAKE)
+                    if known.abandoned_at is None and may_move(known.status, Status.ABANDONED, Cause.BRAKE)
                     else None
                 ),
                 decide=lambda _: line,
             )
-            self._telemetry.emit(EventName.RESTART_ABANDONED, workspace=route.id, rule=rule)
+            if saved is not None:
+                self._telemetry.emit(EventName.RESTART_ABANDONED, workspace=route.id, rule=rule)
             return
         await self._store.log([line])
         if decision.at is None:
@@ -401,6 +400,8 @@ class Coordinator:
         delay = max(0.0, (decision.at - self._now()).total_seconds())
         retry = self._after_backoff(route, rule) if decision.answer is Answer.BACKOFF else self._after_debounce(route)
         self._background.later(f"brake-{route.id}", delay, retry)
+        if route.workspace.exited_at is None:
+            self.await_ready(route)  # what was only inferred to be dead may answer yet
 
     def _after_backoff(self, route: Route, rule: str) -> Callable[[], Coroutine[Any, Any, object]]:
         async def again() -> None:

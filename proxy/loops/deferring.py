@@ -14,7 +14,7 @@ import msgspec
 from proxy.clock import Now
 from proxy.core import a2a
 from proxy.core.decision import Decision
-from proxy.core.deferral import Deferral, Priority, RawHeaders, State, StoredRequest, StoredTask
+from proxy.core.deferral import Deferral, Lease, Priority, RawHeaders, State, StoredRequest, StoredTask
 from proxy.core.errors import CallerError, ProxyError
 from proxy.loops.routing import Route, Routing
 from proxy.store import Ending, Enqueued, Placed, QueueLimits, QueueSize, Store, StoreFailure, Watch
@@ -84,15 +84,26 @@ class Deferring:
         self._rules = rules
 
     async def put(
-        self, route: Route, incoming: Incoming, *, maybe: bool, error: str | None, decision: Decision | None
+        self,
+        route: Route,
+        incoming: Incoming,
+        *,
+        maybe: bool,
+        error: str | None,
+        decision: Decision | None,
+        lease: Lease | None = None,
     ) -> Receipt:
-        """Put a request away; the row is committed when this returns.
+        """Put a request away; the row is committed when this returns. With a lease it is adopted: a call is running.
 
         Raises:
             CallerError: the key is in use for other content (409), the queue is full (429).
             ProxyError: the store could not commit (503, `busy`); nothing was stored.
         """
         deferral = self._deferral(route, incoming, maybe=maybe, error=error)
+        if lease is not None:
+            deferral = replace(
+                deferral, state=State.LEASED, lease=lease, leased_at=deferral.enqueued_at, adopted=True, tries=1
+            )
         now = deferral.enqueued_at
         since = None
         if self._rules.idempotency_retention > 0:

@@ -8,10 +8,10 @@ Everybody who asks meanwhile waits for that task behind a shield, so that the fi
 The evaluation asks `judge` with what it has read; `Unsettled` names what to read and when; the gate waits, reads that
 and nothing else, and asks again.
 
-DEAD acts by compare-and-set. It names the record's version (and so status, incarnation and restart generation) and
-the last sign of life that was weighed. Whoever loses that race was too late: something happened in between. The gate
-then judges once more, and a second loss is BUSY `raced`. A verdict that stands (offline, and nothing was heard since)
-is answered again without probing and without writing.
+DEAD acts by compare-and-set. It names the record's version, the incarnation and restart generation that were judged,
+and the last sign of life that was heard before. Whoever loses that race was too late: something happened in between.
+The gate then judges once more, and a second loss is BUSY `raced`. A death that stands (offline, and nothing was heard
+since) is answered again without probing and without writing; one that a later look contradicts stands no more.
 """
 
 import asyncio
@@ -34,6 +34,7 @@ from proxy.core.liveness import (
     ProbeReading,
     ProbeState,
     Strikes,
+    Unknown,
     Unsettled,
     Verdict,
     judge,
@@ -48,6 +49,9 @@ from proxy.telemetry import EventName, Telemetry
 
 HEARTBEATS_ONLY = frozenset({"hold-first", "verify-first"})
 """Presets whose only sign of life is a heartbeat."""
+DOWN = frozenset({Status.OFFLINE, Status.ABANDONED})
+SWEEPS = frozenset({Trigger.SWEEP, Trigger.HEARTBEAT_TTL})
+"""What opens an evaluation without a failed call: it adds no strike."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +65,15 @@ class Judgement:
     def header(self) -> str:
         """The value of `Holdfast-Verdict`."""
         return f"{self.verdict.name}; rule={self.verdict.rule}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reached:
+    """A verdict, what it rests on, and the last sign of life that was known when the signs were looked at last."""
+
+    verdict: Verdict
+    evidence: Evidence
+    heard_at: datetime | None
 
 
 class Restarts(Protocol):
@@ -104,8 +117,11 @@ class Gate:
     ) -> Judgement:
         """Judge a workspace after something failed, or join the evaluation that runs.
 
-        `again` judges even where a verdict stands (a debounced death whose debounce has ended).
+        `again` judges anew, even where a verdict stands or was reached a moment ago: something is known now (an exit
+        was seen, a debounce has ended) that an evaluation under way may not have weighed.
         """
+        while again and (running := self._evaluations.get(route.id)) is not None:
+            await asyncio.wait({running})
         task = self._evaluations.get(route.id)
         if task is None:
             task = asyncio.create_task(
@@ -129,56 +145,57 @@ class Gate:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _evaluate(self, route: Route, trigger: Trigger, request_id: str | None, again: bool) -> Judgement:
+        if (parked := _parked(route.workspace)) is not None:
+            return Judgement(verdict=parked)
         if not again and (standing := self._standing(route)) is not None:
             return standing
-        opened_at = self._now()
-        reused = throttled(route.previous, route.effective.policy, self._open(route, opened_at), opened_at)
-        if reused is not None:
+        opened = self._open(route, trigger)
+        reused = throttled(route.previous, route.effective.policy, opened, opened.opened_at)
+        if reused is not None and not again:
             return Judgement(verdict=reused)
-        verdict, evidence = await self._judge(route, opened_at)
-        judgement = Judgement(verdict=verdict)
-        if isinstance(verdict, Dead):
-            judgement = await self._act_on_death(route, verdict, evidence, trigger, request_id)
-        else:
-            await self._note(route, verdict, evidence, trigger, request_id)
+        judgement, evidence = await self._judge_and_act(route, opened, request_id, trigger)
         route.previous = Previous(
             verdict=judgement.verdict,
             ended_at=self._now(),
-            incarnation=route.workspace.incarnation,
-            generation=route.workspace.generation,
+            incarnation=evidence.incarnation,
+            generation=evidence.generation,
         )
         return judgement
 
     def _standing(self, route: Route) -> Judgement | None:
         """The death of this incarnation that was declared before, while nothing was heard since."""
         workspace = route.workspace
-        if workspace.offline_rule is None or workspace.status not in {Status.OFFLINE, Status.ABANDONED}:
+        if workspace.offline_rule is None or workspace.status not in DOWN:
+            return None
+        declared, heard = workspace.last_verdict, route.signs.last_sign_at
+        if workspace.exited_at is None and declared is not None and heard is not None and heard > declared.at:
             return None
         verdict = Dead(rule=workspace.offline_rule, strikes=Strikes())
         return Judgement(verdict=verdict, restart=self.restarts.standing(route, workspace.offline_rule))
 
     # Evidence
 
-    async def _judge(self, route: Route, opened_at: datetime) -> tuple[Verdict, Evidence]:
-        evidence = self._open(route, opened_at)
+    async def _judge(self, route: Route, evidence: Evidence) -> _Reached:
+        heard_at = route.signs.last_sign_at
         while True:
             now = self._now()
             answer = judge(route.effective.policy, evidence, now)
             if not isinstance(answer, Unsettled):
-                return answer, evidence
-            delay = (answer.at - now).total_seconds()
-            if delay > 0:
+                return _Reached(verdict=answer, evidence=evidence, heard_at=heard_at)
+            # A timer may fire a hair early by this clock; what is read before `at` would not count.
+            while (delay := (answer.at - self._now()).total_seconds()) > 0:  # noqa: ASYNC110 - it is an instant
                 await asyncio.sleep(delay)
             if answer.ask is Ask.PROBE:
                 reading = ProbeReading(at=self._now(), state=await self._probe(route))
                 evidence = replace(evidence, probes=(*evidence.probes, reading))
             else:
                 evidence = replace(evidence, life=(*evidence.life, self._life(route)))
+                heard_at = route.signs.last_sign_at
 
-    def _open(self, route: Route, opened_at: datetime) -> Evidence:
+    def _open(self, route: Route, trigger: Trigger) -> Evidence:
         workspace = route.workspace
         return Evidence(
-            opened_at=opened_at,
+            opened_at=self._now(),
             incarnation=workspace.incarnation,
             generation=workspace.generation,
             restart_in_flight=workspace.status is Status.RESTARTING,
@@ -188,6 +205,7 @@ class Gate:
             exited_at=workspace.exited_at,
             agent_down_at=route.signs.agent_down_at,
             external=not self._tells(workspace),
+            sweep=trigger in SWEEPS,
             strikes=workspace.strikes,
         )
 
@@ -216,7 +234,11 @@ class Gate:
     async def _note(
         self, route: Route, verdict: Verdict, evidence: Evidence, trigger: Trigger, request_id: str | None
     ) -> None:
-        """Store strikes that changed, write the decision log, tell whoever listens."""
+        """Store strikes that changed, write the decision log, tell whoever listens.
+
+        A workspace that is down and now is neither dead nor unknown is judged afresh the next time.
+        """
+        stands = isinstance(verdict, Dead | Unknown)
         last = LastVerdict(verdict=verdict.name, rule=verdict.rule, at=self._now())
         decided = self._records.decision(
             route.workspace,
@@ -228,65 +250,78 @@ class Gate:
             evidence=facts(evidence),
             request_id=request_id,
         )
-        saved = await self._records.change(
-            route, lambda known: replace(known, strikes=verdict.strikes, last_verdict=last), decide=lambda _: decided
-        )
+
+        def noted(known: Workspace) -> Workspace | None:
+            if known.incarnation != evidence.incarnation:
+                return None  # nothing that was evidence against the old life counts against the new one
+            rule = known.offline_rule if stands else None
+            return replace(known, strikes=verdict.strikes, last_verdict=last, offline_rule=rule)
+
+        saved = await self._records.change(route, noted, decide=lambda _: decided)
         if saved is None:
             await self._store.log([decided])
         self._emit(route, verdict, request_id, action="none")
 
-    async def _act_on_death(
-        self, route: Route, verdict: Dead, evidence: Evidence, trigger: Trigger, request_id: str | None
-    ) -> Judgement:
-        for attempt in range(2):
-            if await self._declare(route, verdict, evidence, trigger, request_id):
+    async def _judge_and_act(
+        self, route: Route, opened: Evidence, request_id: str | None, trigger: Trigger
+    ) -> tuple[Judgement, Evidence]:
+        """Judge, carry the verdict out, and judge once more where a death came too late."""
+        evidence = opened
+        for _ in range(2):
+            reached = await self._judge(route, evidence)
+            verdict, evidence = reached.verdict, reached.evidence
+            if not isinstance(verdict, Dead):
+                await self._note(route, verdict, evidence, trigger, request_id)
+                return Judgement(verdict=verdict), evidence
+            if await self._declare(route, verdict, reached, trigger, request_id):
                 decision = await self.restarts.on_verdict(route, verdict.rule, request_id=request_id)
-                return Judgement(verdict=verdict, restart=decision)
-            if attempt == 0:
-                await self._records.refresh(route)
-                second, evidence = await self._judge(route, self._now())
-                if not isinstance(second, Dead):
-                    await self._note(route, second, evidence, trigger, request_id)
-                    return Judgement(verdict=second)
-                verdict = second
+                return Judgement(verdict=verdict, restart=decision), evidence
+            await self._records.refresh(route)
+            if (parked := _parked(route.workspace)) is not None:
+                return Judgement(verdict=parked), evidence
+            evidence = self._open(route, trigger)
         raced = Busy(rule="raced", strikes=route.workspace.strikes)
         await self._note(route, raced, evidence, trigger, request_id)
-        return Judgement(verdict=raced)
+        return Judgement(verdict=raced), evidence
 
     async def _declare(
-        self, route: Route, verdict: Dead, evidence: Evidence, trigger: Trigger, request_id: str | None
+        self, route: Route, verdict: Dead, reached: _Reached, trigger: Trigger, request_id: str | None
     ) -> bool:
         """Mark the workspace offline by compare-and-set; False when something happened in between."""
         await self._flush_signs()
-        known = route.workspace
-        offline = go_offline(known, Cause.VERDICT, verdict.rule)
-        if offline is None:
-            # Already offline and judged again (a debounce ended): the death stands, there is nothing to write.
-            return known.status in {Status.OFFLINE, Status.ABANDONED}
-        if known.incarnation != evidence.incarnation:
+        known, evidence = route.workspace, reached.evidence
+        judged = (evidence.incarnation, evidence.generation)
+        if known.parked or (known.incarnation, known.generation) != judged:
             return False
-        seen = max((reading.last_sign_at for reading in evidence.life if reading.last_sign_at), default=None)
-        weighed = (seen if evidence.life else route.signs.last_sign_at) or known.created_at
-        decided = self._records.decision(
-            known,
-            trigger,
-            "offline",
-            verdict=verdict.name,
-            rule=verdict.rule,
-            policy=route.effective.policy.preset,
-            evidence=facts(evidence),
-            request_id=request_id,
-        )
+        # An exit that the supervisor saw is final for this incarnation, whatever else was heard.
+        final = evidence.exited_at is not None
+        if not final and route.signs.last_sign_at != reached.heard_at:
+            return False
+        is_down = known.status in DOWN  # a death that is declared again, because a brake let go or something was heard
+        after = go_offline(known, Cause.VERDICT, verdict.rule)
+        if is_down:
+            after = replace(known, offline_rule=verdict.rule, strikes=verdict.strikes)
+        if after is None:
+            return False
+        action = "still offline" if is_down else "offline"
         saved = await self._store.replace(
-            replace(offline, last_verdict=LastVerdict(verdict="dead", rule=verdict.rule, at=self._now())),
-            # An exit that the supervisor saw is final for this incarnation, whatever else was heard.
-            no_sign_after=None if evidence.exited_at is not None else weighed,
-            decision=decided,
+            replace(after, last_verdict=LastVerdict(verdict="dead", rule=verdict.rule, at=self._now())),
+            no_sign_after=None if final else reached.heard_at or known.created_at,
+            decision=self._records.decision(
+                known,
+                trigger,
+                action,
+                verdict=verdict.name,
+                rule=verdict.rule,
+                policy=route.effective.policy.preset,
+                evidence=facts(evidence),
+                request_id=request_id,
+            ),
         )
         if saved is None:
             return False
         self._records.took(route, saved)
-        self._emit(route, verdict, request_id, action="offline")
+        self._emit(route, verdict, request_id, action=action)
         return True
 
     def _emit(self, route: Route, verdict: Verdict, request_id: str | None, action: str) -> None:
@@ -299,6 +334,11 @@ class Gate:
             rule=verdict.rule,
             fields={"verdict": verdict.name},
         )
+
+
+def _parked(workspace: Workspace) -> Busy | None:
+    """What administration keeps from running is away, and never dead (scenario 17)."""
+    return Busy(rule=workspace.desired.value, strikes=workspace.strikes) if workspace.parked else None
 
 
 def facts(evidence: Evidence) -> dict[str, Any]:

@@ -5,10 +5,12 @@ Knows nothing of: what a change means; callers pass a pure function from record 
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from proxy.clock import Now
 from proxy.core.decision import Decision, Trigger
+from proxy.core.lifecycle import Desired
 from proxy.core.restart import Restart
 from proxy.core.workspace import Workspace
 from proxy.loops.routing import Route, Routing
@@ -83,10 +85,12 @@ class Records:
         route.workspace = saved
 
     async def refresh(self, route: Route) -> bool:
-        """Read the record again; False when the workspace is gone."""
+        """Read the record again; False when the workspace is gone, and then its route says so."""
         fresh = await self._store.workspace(route.id)
-        if fresh is None:
-            self._routing.drop(route.id)
+        if fresh is None or fresh.desired is Desired.REMOVED:
+            route.workspace = fresh or replace(route.workspace, desired=Desired.REMOVED)
+            if self._routing.get(route.id) is route:
+                self._routing.drop(route.id)
             return False
         self._routing.put(fresh)
         return True

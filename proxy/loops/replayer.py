@@ -63,6 +63,7 @@ class _Drain:
     since: datetime | None = None
     task: asyncio.Task[None] | None = None
     open: dict[str, Deferral] = field(default_factory=dict)
+    adopted: dict[str, Deferral] = field(default_factory=dict)
     tries: dict[str, asyncio.Event] = field(default_factory=dict)
 
 
@@ -151,9 +152,41 @@ class Replayer:
         """Renew the lease of every call that is still open."""
         until = self._now() + timedelta(seconds=self._lease)
         for drain in tuple(self._drains.values()):
-            for deferral in tuple(drain.open.values()):
+            for deferral in (*drain.open.values(), *drain.adopted.values()):
                 if deferral.lease is not None:
                     await self._store.extend(deferral.id, deferral.lease.token, until=until)
+
+    # Calls that run elsewhere in this proxy
+
+    def lease(self) -> Lease:
+        """A new lease of this proxy's."""
+        return Lease(token=self._new_token(), owner=self._owner, until=self._now() + timedelta(seconds=self._lease))
+
+    def adopt(self, route: Route, deferral: Deferral) -> None:
+        """Renew this deferral's lease from now on: a direct call is its try."""
+        drain = self._drains.setdefault(route.id, _Drain())
+        drain.adopted[deferral.id] = deferral
+        drain.tries[deferral.id] = asyncio.Event()
+
+    async def adopted_answered(self, route: Route, deferral: Deferral, call: a2a.Call, answer: StoredAnswer) -> None:
+        """The adopted call brought its answer."""
+        try:
+            await self._complete(deferral, call, answer)
+        finally:
+            self._let_go(route, deferral)
+
+    async def adopted_broke(self, route: Route, deferral: Deferral, failed: Failed) -> None:
+        """The adopted call broke: from now on it is a deferral like any other."""
+        try:
+            await self._failed(route, deferral, deferral.lease.token if deferral.lease else "", failed)
+        finally:
+            self._let_go(route, deferral)
+
+    def _let_go(self, route: Route, deferral: Deferral) -> None:
+        drain = self._drains.setdefault(route.id, _Drain())
+        drain.adopted.pop(deferral.id, None)
+        if (ended := drain.tries.pop(deferral.id, None)) is not None:
+            ended.set()
 
     async def tried(self, deferral_id: str) -> None:
         """Return when a try of this deferral that is under way here has ended; at once when there is none."""
@@ -296,6 +329,8 @@ class Replayer:
         if not released:
             self._lost_lease(deferral)
             return False
+        if deferral.adopted:
+            self._routing.hold_context(route.id, deferral.context_id)
         self._telemetry.emit(
             EventName.DEFERRAL_RETURNED,
             workspace=route.id,

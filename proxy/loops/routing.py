@@ -254,6 +254,12 @@ class Routing:
         if watch.active and not watch.adopted and watch.context_id is not None:
             route.contexts[watch.context_id] += 1
 
+    def hold_context(self, workspace_id: str, context_id: str | None) -> None:
+        """A deferral that blocked nobody has become an ordinary one: its context waits for it now."""
+        route = self._routes.get(workspace_id)
+        if route is not None and context_id is not None:
+            route.contexts[context_id] += 1
+
     def unwatch_context(self, workspace_id: str, context_id: str | None) -> None:
         """A deferral of that context has ended."""
         route = self._routes.get(workspace_id)

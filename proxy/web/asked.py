@@ -36,6 +36,7 @@ class Asked:
     idempotency_key: str | None = None
     priority: str | None = None
     user_agent: str = ""
+    timeout: str | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     original_body: bytes | None = None
     _call: a2a.Call | None = None
@@ -95,6 +96,27 @@ class Asked:
             return self.method == "POST"
 
     @property
+    def adoptable(self) -> bool:
+        """A call of it may go on as a deferral when nobody waits for its answer any more."""
+        try:
+            return self.deferrable and not self.names
+        except a2a.MalformedBody:
+            return False
+
+    @property
+    def has_deadline(self) -> bool:
+        """The caller set one with `X-Timeout`."""
+        return seconds(self.timeout) is not None
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds that the caller waits: its deadline or its `Prefer: wait`, the shorter; None: for ever."""
+        wishes = [seconds(self.timeout)]
+        if "wait" in self.prefer:
+            wishes += [seconds(part.partition("=")[2]) for part in self.prefer.split(",") if _is_wait(part)]
+        return min((wish for wish in wishes if wish is not None), default=None)
+
+    @property
     def wants_deferral(self) -> bool:
         """The caller prefers a deferral to a refusal (RFC 7240 `respond-async`, `wait`)."""
         return "respond-async" in self.prefer or "wait=" in self.prefer
@@ -137,3 +159,14 @@ class Asked:
         if priority == Priority.CRITICAL and self.caller is not None and self.caller.kind is not TokenKind.ADMIN:
             raise CallerError("FORBIDDEN", "priority critical needs the admin's token", status=403)
         return priority
+
+
+def seconds(text: str | None) -> float | None:
+    """A whole number of seconds above 0; None for everything else, which asks for nothing."""
+    text = (text or "").strip().strip('"')
+    return float(text) if text.isascii() and text.isdigit() and int(text) > 0 else None
+
+
+def _is_wait(preference: str) -> bool:
+    """Whether one member of `Prefer` is `wait` (RFC 7240 section 4.3)."""
+    return preference.partition("=")[0].strip() == "wait"

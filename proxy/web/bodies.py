@@ -16,6 +16,9 @@ from proxy.core.errors import CallerError
 MOST_BODY = 1024 * 1024
 """Bytes of an administrative body."""
 
+BROKEN = (web.RequestPayloadError, ConnectionResetError)
+"""How a body ends whose sender left or wrote nonsense."""
+
 Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
 Text = Annotated[str, Meta(max_length=1024)]
@@ -115,20 +118,24 @@ async def read(request: web.Request, shape: type[Body]) -> Body:
     """Read a JSON body; an empty one is an empty object.
 
     Raises:
-        CallerError: 413 when it is too long, 400 for what is no JSON, no object, or not of that shape.
+        CallerError: 413 when it is too long, 400 for what is no JSON, no object, not of that shape, or did not arrive
+            whole (its sender died).
     """
     parts: list[bytes] = []
     size = 0
-    async for part in request.content.iter_any():
-        size += len(part)
-        if size > MOST_BODY:
-            raise CallerError(
-                "BODY_TOO_LARGE",
-                f"the request body is larger than {MOST_BODY} bytes",
-                status=413,
-                facts={"max_bytes": MOST_BODY},
-            )
-        parts.append(part)
+    try:
+        async for part in request.content.iter_any():
+            size += len(part)
+            if size > MOST_BODY:
+                raise CallerError(
+                    "BODY_TOO_LARGE",
+                    f"the request body is larger than {MOST_BODY} bytes",
+                    status=413,
+                    facts={"max_bytes": MOST_BODY},
+                )
+            parts.append(part)
+    except BROKEN as problem:
+        raise CallerError("BROKEN_BODY", "the request body did not arrive whole") from problem
     return parse(b"".join(parts) or b"{}", shape)
 
 

@@ -1,7 +1,8 @@
 """The data path: one request in, the agent's answer out, and what happens when there is none.
 
-Owns: the order of the steps, which requests are not dialled, passing an answer on.
-Knows nothing of: verdicts and effects (`loops.gate`), what a failed request gets (`core.outcome`), storage.
+Owns: the order of the steps, which requests are not dialled, how long a call is waited for.
+Knows nothing of: passing answers on (`web.passing`), verdicts and effects (`loops.gate`), what a failed request gets
+(`core.outcome`), storage.
 
 Theory of operation. A healthy call is: find the route, find the caller, read the body, dial, pass on. It takes no lock
 and touches no disk; the body is not even parsed, unless the routing table holds a context, a key or the body names a
@@ -9,31 +10,30 @@ provisional id. Everything else in this file happens to calls that went wrong or
 all, and ends in `web.undelivered`.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aiohttp import ClientConnectionResetError, hdrs, web
+from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
 
 from proxy.core import a2a
 from proxy.core.errors import CallerError
-from proxy.forward import Answer, RawHeaders, UpstreamFailure
-from proxy.forward.headers import answer_headers, end_to_end
+from proxy.forward import Answer, Outcome, UpstreamFailure
+from proxy.forward.headers import end_to_end
 from proxy.loops.dialing import Dialer, gateway
-from proxy.loops.routing import Route, Routing
+from proxy.loops.routing import Routing
 from proxy.loops.tasks import Tasks
-from proxy.telemetry import EventName, Telemetry
-from proxy.web.answers import REQUEST_ID, PassedOn, Whole, error_answer
+from proxy.web import bodies
+from proxy.web.answers import REQUEST_ID, error_answer
 from proxy.web.asked import Asked
 from proxy.web.auth import Auth, unknown_workspace
-from proxy.web.undelivered import Undelivered
+from proxy.web.open_calls import OpenCall, OpenCalls
+from proxy.web.passing import Passing
+from proxy.web.undelivered import Undelivered, too_late
 
 PREFIX = "/workspaces/"
-DOOR = "/a2a"
 ANSWERED_BY_ID = frozenset({403, 404})
-BUFFERED = 1024 * 1024
-"""Answers of at most this declared length are read whole before the first byte is passed on, so that one that breaks
-becomes a clean 502. Longer ones and all streams are passed on as they arrive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +55,8 @@ class Calls:
         dialer: Dialer,
         tasks: Tasks,
         undelivered: Undelivered,
-        telemetry: Telemetry,
         new_request_id: Callable[[], str],
-        public_url: str | None,
+        passing: Passing,
         limits: Limits,
     ) -> None:
         self._routing = routing
@@ -65,10 +64,10 @@ class Calls:
         self._dialer = dialer
         self._tasks = tasks
         self._undelivered = undelivered
-        self._telemetry = telemetry
         self._new_request_id = new_request_id
-        self._public_url = public_url
+        self._passing = passing
         self._limits = limits
+        self.open = OpenCalls()
 
     @staticmethod
     def split(raw_path: str) -> tuple[str, str] | None:
@@ -105,6 +104,7 @@ class Calls:
                 idempotency_key=request.headers.get("Idempotency-Key"),
                 priority=request.headers.get("Holdfast-Priority"),
                 user_agent=request.headers.get("User-Agent", ""),
+                timeout=request.headers.get("X-Timeout"),
             )
             return await self._serve(request, asked)
         except CallerError as problem:
@@ -140,7 +140,7 @@ class Calls:
                 if size > limit:
                     raise too_large(limit)
                 parts.append(part)
-        except web.RequestPayloadError as problem:
+        except bodies.BROKEN as problem:
             raise CallerError("BROKEN_BODY", "the request body did not arrive whole") from problem
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -188,105 +188,81 @@ class Calls:
             )
         return None
 
+    # The call itself
+
     async def _dial(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+        call = OpenCall(asked, self._undelivered.adopt)
+        if asked.patience is None:
+            return await self._exchange(request, call)
+        return await self._impatiently(request, call, asked.patience)
+
+    async def _impatiently(self, request: web.BaseRequest, call: OpenCall, patience: float) -> web.StreamResponse:
+        """Wait for the answer for so long; then adopt the call, or end it where the caller set a deadline."""
+        asked = call.asked
+        exchange = asyncio.create_task(self._exchange(request, call), name="holdfast-call")
+        try:
+            await asyncio.wait({exchange}, timeout=patience)
+        except asyncio.CancelledError:
+            exchange.cancel()
+            raise
+        if exchange.done():
+            return await exchange
+        if asked.adoptable and call.response is None:
+            self.open.keep(exchange)
+            return self._undelivered.accepted(asked, await call.adopt(), "slow_call")
+        if not asked.has_deadline:
+            return await exchange
+        exchange.cancel()
+        await asyncio.wait({exchange})
+        if call.response is not None:
+            return await self._passing.cut_short(request, call, too_late())
+        return self._undelivered.refuse(asked, too_late(), {})
+
+    async def _exchange(self, request: web.BaseRequest, call: OpenCall) -> web.StreamResponse:
+        """Make the call and pass its answer on, or give it to the deferral that adopted it."""
+        asked = call.asked
         card = _is_card(asked)
         headers = asked.headers
         if card or asked.names:
             headers = tuple(pair for pair in headers if pair[0].lower() != b"accept-encoding")
-        try:
-            async with self._dialer.call(
-                asked.route, method=asked.method, tail=asked.tail, headers=headers, body=asked.body
-            ) as answer:
-                if gateway(answer.status):
-                    content = await answer.read(self._limits.answer)
-                    return await self._undelivered.gateway_answer(asked, answer, content)
-                response = await self._pass_on(request, asked, answer, card=card)
-        except UpstreamFailure as failure:
-            return await self._undelivered.failed(asked, failure.outcome, failure.reason)
-        self._dialer.answered(asked.route)
-        return response
-
-    async def _pass_on(
-        self, request: web.BaseRequest, asked: Asked, answer: Answer, *, card: bool
-    ) -> web.StreamResponse:
-        """Pass an answer on as it comes; a short one is read whole first.
-
-        Raises:
-            UpstreamFailure: the answer broke before anything of it was passed on.
-        """
-        mapped = card or bool(asked.names)
-        streaming = _is_stream(answer.headers)
-        length = _length(answer.headers)
-        if not streaming and (mapped or (length is not None and length <= BUFFERED)):
-            content = await answer.read(self._limits.answer)
-            if card:
-                content = a2a.rewrite_card(
-                    content, self._public_base(request, asked.route), asked.route.workspace.url or ""
-                )
-            elif asked.names:
-                content = a2a.rename_answer(content, asked.names, contexts={})
-            fields = _own_headers(answer_headers(answer.headers, reframed=mapped), asked)
-            response = Whole(status=answer.status, reason=answer.reason, headers=fields, body=content)
-            if mapped:
-                response.content_length = len(content)
+        with self.open.track(call, request.protocol):
+            try:
+                async with self._dialer.call(
+                    asked.route, method=asked.method, tail=asked.tail, headers=headers, body=asked.body
+                ) as answer:
+                    if gateway(answer.status):
+                        return await self._gateway(call, answer)
+                    response, content = await self._passing.pass_on(
+                        request, call, answer, card=card, broken=self._undelivered.note_lost
+                    )
+                    stored = (answer.status, answer.headers)
+            except UpstreamFailure as failure:
+                if (deferral := await call.adopted()) is not None:
+                    return await self._undelivered.adopted_broke(asked, deferral, failure.outcome, failure.reason)
+                return await self._undelivered.failed(asked, failure.outcome, failure.reason)
+            except asyncio.CancelledError:
+                if not call.drained or call.response is not None:
+                    raise
+                _uncancel()
+                return await self._undelivered.cut(asked, await call.adopted())
+            self._dialer.answered(asked.route)
+            if content is not None and (deferral := await call.adopted()) is not None:
+                await self._undelivered.adopted_answered(asked, deferral, *stored, content)
             return response
-        return await self._relay(request, asked, answer)
 
-    async def _relay(self, request: web.BaseRequest, asked: Asked, answer: Answer) -> web.StreamResponse:
-        """Relay chunk by chunk, each flushed as it came."""
-        fields = answer_headers(answer.headers, reframed=bool(asked.names))
-        response = PassedOn(status=answer.status, reason=answer.reason, headers=_own_headers(fields, asked))
-        streaming = _is_stream(answer.headers)
-        begun = False
-        try:
-            async for chunk in answer.chunks():
-                if not begun:
-                    await response.prepare(request)
-                    begun = True
-                await response.write(chunk)
-            if not begun:
-                await response.prepare(request)
-            await response.write_eof()
-        except ClientConnectionResetError:
-            # The client left: the upstream call ends with it, and that is nobody's failure.
-            self._left(asked)
-        except UpstreamFailure as failure:
-            if not begun:
-                raise
-            await self._break_off(request, response, asked, failure, streaming=streaming)
-        return response
+    async def _gateway(self, call: OpenCall, answer: Answer) -> web.StreamResponse:
+        content = await answer.read(self._limits.answer)
+        if (deferral := await call.adopted()) is not None:
+            reason = f"upstream answered {answer.status}"
+            return await self._undelivered.adopted_broke(call.asked, deferral, Outcome.GATEWAY, reason)
+        return await self._undelivered.gateway_answer(call.asked, answer, content)
 
-    async def _break_off(
-        self,
-        request: web.BaseRequest,
-        response: web.StreamResponse,
-        asked: Asked,
-        failure: UpstreamFailure,
-        *,
-        streaming: bool,
-    ) -> None:
-        """End an answer that broke after something of it was passed on, so that nobody takes it for whole."""
-        event = self._undelivered.last_event(asked, failure) if streaming else None
-        try:
-            if event is not None:
-                await response.write(event)
-        except ClientConnectionResetError:
-            self._left(asked)
-        if request.transport is not None:
-            request.transport.close()
-        await self._undelivered.note_lost(asked, failure)
 
-    def _left(self, asked: Asked) -> None:
-        self._telemetry.emit(
-            EventName.REQUEST_FORWARDED,
-            workspace=asked.route.id,
-            request_id=asked.request_id,
-            fields={"client": "left"},
-        )
-
-    def _public_base(self, request: web.BaseRequest, route: Route) -> str:
-        base = self._public_url or f"{request.scheme}://{request.host}"
-        return f"{base.rstrip('/')}{PREFIX}{route.id}{DOOR}"
+def _uncancel() -> None:
+    """Go on after the proxy's own stop cut this call: there is still an answer to give."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
 
 
 def too_large(limit: int) -> CallerError:
@@ -294,10 +270,6 @@ def too_large(limit: int) -> CallerError:
     return CallerError(
         "BODY_TOO_LARGE", f"the request body is larger than {limit} bytes", status=413, facts={"max_bytes": limit}
     )
-
-
-def _own_headers(fields: RawHeaders, asked: Asked) -> RawHeaders:
-    return (*fields, (b"Holdfast-Request-Id", asked.request_id.encode()))
 
 
 def _own(asked: Asked, status: int, body: bytes, content_type: str) -> web.Response:
@@ -322,16 +294,3 @@ def _is_card(asked: Asked) -> bool:
     if path.startswith("/.well-known/agent") or path.endswith(("/extendedAgentCard", "/card")):
         return True
     return b"xtendedAgentCard" in asked.body or b"xtendedCard" in asked.body
-
-
-def _header(headers: RawHeaders, wanted: bytes) -> bytes | None:
-    return next((value for name, value in headers if name.lower() == wanted), None)
-
-
-def _length(headers: RawHeaders) -> int | None:
-    value = _header(headers, b"content-length")
-    return int(value) if value is not None and value.isdigit() else None
-
-
-def _is_stream(headers: RawHeaders) -> bool:
-    return (_header(headers, b"content-type") or b"").lower().startswith(b"text/event-stream")

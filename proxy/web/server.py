@@ -20,11 +20,14 @@ from proxy.store import StoreFailure
 from proxy.telemetry import Telemetry
 from proxy.web.answers import error_answer
 from proxy.web.calls import Calls
+from proxy.web.open_calls import Connection
 
 SERVER_ERROR = 500
+LAST_WORDS = 5.0
+"""Seconds in which the answers to calls that were cut may still leave."""
 
 
-class _Connection(RequestHandler):
+class _Connection(Connection):
     """A client's connection; what goes wrong on it is answered in JSON, without a traceback."""
 
     def handle_error(
@@ -82,7 +85,7 @@ class Server:
             keepalive_timeout=75.0,
             lingering_time=1.0,
         )
-        self._runner = web.ServerRunner(server)
+        self._runner = web.ServerRunner(server, shutdown_timeout=LAST_WORDS)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, reuse_address=True, backlog=1024)
         await site.start()
@@ -102,12 +105,19 @@ class Server:
         handler: Callable[[Any], Awaitable[web.StreamResponse]] = self._application._handle  # noqa: SLF001
         return await handler(request)  # every request is one of `_request`'s
 
-    async def stop(self, drain: float) -> None:
-        """Stop listening, let open requests finish for `drain` seconds, close what is left. Idempotent."""
+    async def stop(self, drain: float) -> int:
+        """Stop listening, let open calls finish for `drain` seconds, defer or cut the rest. Idempotent.
+
+        Returns how many calls were cut.
+        """
         runner, self._runner = self._runner, None
-        if runner is not None:
-            runner._shutdown_timeout = drain  # noqa: SLF001 - it is a constructor's argument, known only now
-            await runner.cleanup()
+        if runner is None:
+            return 0
+        for site in tuple(runner.sites):
+            await site.stop()
+        cut = await self._calls.open.drain(drain)
+        await runner.cleanup()
+        return cut
 
 
 def _store_failed(problem: StoreFailure) -> HoldfastError:

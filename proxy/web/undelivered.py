@@ -13,8 +13,8 @@ from aiohttp import hdrs, web
 from proxy.clock import Now
 from proxy.core import a2a
 from proxy.core.decision import Decision, Trigger
-from proxy.core.deferral import ACTIVE, Deferral
-from proxy.core.errors import CallerError, HoldfastError, WorkspaceError
+from proxy.core.deferral import ACTIVE, Deferral, RawHeaders, StoredAnswer
+from proxy.core.errors import CallerError, HoldfastError, ProxyError, WorkspaceError
 from proxy.core.lifecycle import Status
 from proxy.core.outcome import Action, DeadAction, Failing, Outcome, UnmanagedAway, action_for
 from proxy.core.restart import MIN_RETRY_AFTER, RESTARTING_ANSWERS
@@ -22,6 +22,7 @@ from proxy.core.restart import Answer as RestartAnswer
 from proxy.forward import Answer, UpstreamFailure
 from proxy.forward.headers import answer_headers
 from proxy.loops.deferring import Deferring, Receipt, key_conflict
+from proxy.loops.dialing import Failed
 from proxy.loops.gate import Gate, Judgement
 from proxy.loops.records import Records
 from proxy.loops.replayer import Replayer
@@ -31,6 +32,7 @@ from proxy.web.answers import RECEIPT, REQUEST_ID, RESTART, VERDICT, Whole, erro
 from proxy.web.asked import Asked
 
 GO_CLIENT = "go-http-client/"
+IDLE = "idle_timeout"
 ACCEPTED, OK = 202, 200
 DELIVERED = {Outcome.NOT_SENT: "no", Outcome.MAYBE: "maybe", Outcome.GATEWAY: "maybe", Outcome.LOST: "yes"}
 QUEUED_MESSAGE = "the workspace is away; the request is stored and will be delivered"
@@ -93,7 +95,7 @@ class Undelivered:
     async def _away(self, asked: Asked, rule: str, trigger: Trigger) -> web.StreamResponse:
         headers = {VERDICT: f"busy; rule={rule}"}
         if not asked.deferrable:
-            return self._refuse(asked, away(asked, f"workspace {asked.route.id} is away ({rule})"), headers)
+            return self.refuse(asked, away(asked, f"workspace {asked.route.id} is away ({rule})"), headers)
         decision = self._line(asked, trigger, "deferred", verdict="busy", rule=rule)
         return await self._defer(asked, headers, maybe=False, error=rule, decision=decision)
 
@@ -120,9 +122,10 @@ class Undelivered:
             unsafe = WorkspaceError(
                 "UNSAFE_ADDRESS", "the workspace's URL is not publicly routable", status=502, facts={"delivered": "no"}
             )
-            return self._refuse(asked, unsafe, {})
+            return self.refuse(asked, unsafe, {})
         judgement = await self._gate.ask(asked.route, Trigger.FORWARD, request_id=asked.request_id)
-        return await self._act(asked, outcome, reason, judgement, self._action(asked, outcome, judgement))
+        action = self._action(asked, outcome, judgement, idle=reason == IDLE)
+        return await self._act(asked, outcome, reason, judgement, action)
 
     async def note_lost(self, asked: Asked, failure: UpstreamFailure) -> None:
         """An answer broke after something of it was passed on; the workspace is judged, the caller has what it has."""
@@ -134,18 +137,7 @@ class Undelivered:
         )
         await self._gate.ask(asked.route, Trigger.FORWARD, request_id=asked.request_id)
 
-    def last_event(self, asked: Asked, failure: UpstreamFailure) -> bytes:
-        """The event that ends a broken stream in the caller's binding."""
-        error = WorkspaceError(
-            "STREAM_BROKEN",
-            "the agent's stream broke before its end",
-            status=502,
-            facts={"delivered": "yes", "reason": failure.reason},
-        )
-        body = a2a.error_answer(asked.call_or_none(), error).body
-        return b"\n\nevent: error\ndata: " + body + b"\n\n"
-
-    def _action(self, asked: Asked, outcome: Outcome, judgement: Judgement) -> Action:
+    def _action(self, asked: Asked, outcome: Outcome, judgement: Judgement, *, idle: bool = False) -> Action:
         route = asked.route
         effective = route.effective
         last = max(
@@ -157,7 +149,8 @@ class Undelivered:
         return action_for(
             Failing(
                 outcome=outcome,
-                # Two presets call a workspace alive that nobody can tell about; its requests fare as unknown all the same.
+                idle=idle,
+                # Two presets call alive what nobody can tell about; its requests fare as unknown all the same.
                 verdict="unknown" if judgement.verdict.rule == "external" else judgement.verdict.name,
                 rule=judgement.verdict.rule,
                 deferrable=asked.is_send,
@@ -182,14 +175,14 @@ class Undelivered:
             headers[RESTART] = restart.value
         if action in {Action.DEFER, Action.DEFER_MARKED}:
             if not asked.deferrable:
-                return self._refuse(asked, away(asked, f"workspace {asked.route.id} is away"), headers)
+                return self.refuse(asked, away(asked, f"workspace {asked.route.id} is away"), headers)
             decision = self._line(
                 asked, Trigger.FORWARD, "deferred", verdict=judgement.verdict.name, rule=judgement.verdict.rule
             )
             return await self._defer(
                 asked, headers, maybe=action is Action.DEFER_MARKED, error=reason, decision=decision
             )
-        return self._refuse(asked, self._refusal(asked, outcome, judgement, action), headers)
+        return self.refuse(asked, self._refusal(asked, outcome, judgement, action), headers)
 
     def _refusal(self, asked: Asked, outcome: Outcome, judgement: Judgement, action: Action) -> HoldfastError:
         name, delivered = asked.route.id, {"delivered": DELIVERED[outcome]}
@@ -203,7 +196,7 @@ class Undelivered:
         if action is Action.AWAY:
             if judgement.verdict.name == "dead":
                 return self._dead(asked, outcome, judgement)
-            return away(asked, f"workspace {name} is away")
+            return away(asked, f"workspace {name} is away", outcome)
         reasons = {
             Action.BAD_GATEWAY: ("WORKSPACE_UNREACHABLE", "failed to reach the workspace's agent"),
             Action.BROKEN: ("CALL_BROKEN", "the call broke; the request may have reached the agent"),
@@ -256,6 +249,53 @@ class Undelivered:
         self._replayer.ring(asked.route)
         return response
 
+    # Adopted
+
+    async def adopt(self, asked: Asked) -> Deferral:
+        """Commit a running call's deferral, leased by this proxy already; the running call is its try.
+
+        Raises:
+            HoldfastError: it could not be committed; nothing was promised.
+        """
+        decision = self._line(asked, Trigger.QUEUE, "adopted", verdict="alive", rule="slow_call")
+        lease = self._replayer.lease()
+        receipt = await self._deferring.put(
+            asked.route, asked.incoming(), maybe=False, error=None, decision=decision, lease=lease
+        )
+        if not receipt.joined:
+            self._replayer.adopt(asked.route, receipt.deferral)
+        return receipt.deferral
+
+    def accepted(self, asked: Asked, deferral: Deferral, rule: str) -> web.Response:
+        """The 202 for a call that goes on without its caller."""
+        receipt = Receipt(deferral=deferral, depth=asked.route.size.rows, joined=False)
+        return self._accepted(asked, receipt, {VERDICT: f"alive; rule={rule}"})
+
+    async def adopted_answered(
+        self, asked: Asked, deferral: Deferral, status: int, headers: RawHeaders, content: bytes
+    ) -> None:
+        """The answer of an adopted call came: it completes the deferral."""
+        answer = StoredAnswer(status=status, headers=answer_headers(headers, reframed=True), body=content)
+        await self._replayer.adopted_answered(asked.route, deferral, asked.call(), answer)
+
+    async def adopted_broke(
+        self, asked: Asked, deferral: Deferral, outcome: Outcome, reason: str
+    ) -> web.StreamResponse:
+        """An adopted call broke: its deferral is queued, marked. The response is for a client that is not there."""
+        await self._replayer.adopted_broke(asked.route, deferral, Failed(outcome=outcome, reason=reason))
+        return self.accepted(asked, deferral, "slow_call")
+
+    async def cut(self, asked: Asked, adopted: Deferral | None) -> web.StreamResponse:
+        """The proxy stops while the call is open: what can be deferred is committed as *maybe* (scenario 36)."""
+        if adopted is not None:
+            return self.accepted(asked, adopted, "stopping")
+        headers = {VERDICT: "busy; rule=stopping"}
+        if not asked.adoptable:
+            error = ProxyError("STOPPING", "Holdfast is stopping", retry_after=1, facts={"delivered": "maybe"})
+            return self.refuse(asked, error, headers)
+        decision = self._line(asked, Trigger.QUEUE, "deferred", verdict="busy", rule="stopping")
+        return await self._defer(asked, headers, maybe=True, error="stopping", decision=decision)
+
     # Answers
 
     async def _defer(
@@ -267,7 +307,7 @@ class Undelivered:
                 asked.route, asked.incoming(), maybe=maybe, error=error, decision=decision
             )
         except HoldfastError as problem:
-            return self._refuse(asked, problem, headers)
+            return self.refuse(asked, problem, headers)
         if receipt.joined:
             return self._joined(asked, receipt, headers)
         self._replayer.expect(asked.route)
@@ -319,7 +359,8 @@ class Undelivered:
             return ACCEPTED
         return OK if asked.user_agent.lower().startswith(GO_CLIENT) else ACCEPTED
 
-    def _refuse(self, asked: Asked, error: HoldfastError, headers: dict[str, str]) -> web.Response:
+    def refuse(self, asked: Asked, error: HoldfastError, headers: dict[str, str]) -> web.Response:
+        """Answer an error in the caller's binding."""
         self._telemetry.emit(
             EventName.REQUEST_ANSWERED,
             workspace=asked.route.id,
@@ -340,8 +381,18 @@ class Undelivered:
         )
 
 
-def away(asked: Asked, text: str) -> WorkspaceError:
+def away(asked: Asked, text: str, outcome: Outcome = Outcome.NOT_SENT) -> WorkspaceError:
     """The answer to a request that cannot wait for its workspace."""
     return WorkspaceError(
-        "WORKSPACE_AWAY", text, retry_after=MIN_RETRY_AFTER, facts={"away": True, "workspace": asked.route.id}
+        "WORKSPACE_AWAY",
+        text,
+        retry_after=MIN_RETRY_AFTER,
+        facts={"away": True, "workspace": asked.route.id, "delivered": DELIVERED[outcome]},
+    )
+
+
+def too_late() -> WorkspaceError:
+    """The caller's deadline has passed for a call that cannot be deferred."""
+    return WorkspaceError(
+        "DEADLINE_EXCEEDED", "the agent did not answer within X-Timeout", status=504, facts={"delivered": "maybe"}
     )

@@ -13,6 +13,7 @@ import os
 import random
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -24,7 +25,7 @@ from typing import Any
 from chaos import timings
 from chaos.kills import Kill, Point, deal
 from chaos.ledger import Counts, Finding
-from chaos.processes import EnvironmentProblem
+from chaos.processes import UnfitError
 from chaos.rounds import Played, Size, Stage
 
 KEPT, BROKEN, ENVIRONMENT = 0, 1, 3
@@ -65,10 +66,13 @@ class Run:
 
 
 async def run(asked: argparse.Namespace, folder: Path) -> Run:
-    """Play all rounds."""
+    """Play all rounds. SIGTERM ends the run as Ctrl-C does: with every process that it started."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     seed = asked.seed if asked.seed is not None else secrets.randbelow(1_000_000)
     size = Size(callers=asked.callers, sends=asked.sends)
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311 - the same kills for the same seed
     plan = deal(chance, rounds=asked.rounds, kills=asked.kills, workspaces=size.workspaces)
     say(f"chaos: {asked.rounds} rounds, {size.callers} callers, seed {seed}, folder {folder}")
     for line in timings.shown():
@@ -77,15 +81,16 @@ async def run(asked: argparse.Namespace, folder: Path) -> Run:
     result = Run(seed, plan, folder, [], [], Counts())
     try:
         for number, kills in enumerate(plan, start=1):
-            played = await stage.play(number, kills, random.Random(f"{seed}/{number}"))
+            script = random.Random(f"{seed}/{number}")  # noqa: S311 - the same sends for the same seed
+            played = await stage.play(number, kills, script)
             result.played.append(played)
             result.total.add(played.audit.counts)
             result.findings += played.audit.findings
             say(line_of(played))
             for finding in played.audit.findings[:LISTED]:
                 say(f"      {finding}")
-        late = set(map(str, stage.audit_all().findings)) - set(map(str, result.findings))
-        result.findings += [one for one in stage.audit_all().findings if str(one) in late]
+        told = set(result.findings)
+        result.findings += [late for late in (await stage.look_again()).findings if late not in told]
         if result.findings:
             await keep_decisions(stage)
         result.proxy_kills = stage.proxy.kills
@@ -109,7 +114,8 @@ def line_of(played: Played) -> str:
     return (
         f"{played.number:>4}  {counts.sends:>4} sends  {counts.answered:>4} answered  {counts.deferred:>4} deferred"
         f"  {counts.refused:>3} refused  {counts.broken:>3} broken ({counts.excused} excused)"
-        f"  {counts.repeated:>3} repeated  lost {counts.lost}  failed {counts.failed}  {played.seconds:5.1f} s  [{points}]"
+        f"  {counts.repeated:>3} repeated  lost {counts.lost}  failed {counts.failed}  {played.seconds:5.1f} s"
+        f"  [{points}]"
     )
 
 
@@ -130,6 +136,7 @@ def summary(result: Run) -> list[str]:
         ("executions", str(total.executions)),
         ("messages executed more than once", str(total.repeated)),
         ("kills of the proxy, of agents", f"{result.proxy_kills}, {result.agent_kills}"),
+        ("kills whose event did not come", str(sum(played.missed for played in result.played))),
         ("seconds per round", f"{sum(played.seconds for played in result.played) / max(1, len(result.played)):.1f}"),
         ("failed", str(total.failed)),
         ("lost", str(total.lost)),
@@ -185,8 +192,11 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="holdfast-chaos-"))
     try:
         result = asyncio.run(run(asked, folder))
-    except EnvironmentProblem as problem:
+    except UnfitError as problem:
         sys.stderr.write(f"chaos: it cannot run here: {problem}\n")
+        return ENVIRONMENT
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.stderr.write(f"chaos: interrupted; what is left of it lies in {folder}\n")
         return ENVIRONMENT
     for line in summary(result):
         say(line)

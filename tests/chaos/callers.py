@@ -28,20 +28,19 @@ from a2a.types import (
     StreamResponse,
 )
 from a2a.utils.errors import A2AError
-from google.protobuf.json_format import MessageToDict
-
 from chaos.ledger import Followed, Seen, Send
+from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]  # it brings no types along
 
 PATIENCE = 30.0
 """Seconds that a caller waits for an answer; far above what any answer may take here."""
 
 VERSION = {"A2A-Version": "1.0"}
 RECEIPT = "Holdfast-Receipt"
-TOKEN = "Holdfast-Token"  # noqa: S105 - a header's name
+TOKEN = "Holdfast-Token"
 OK_CLASS = 2
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     """An answer that is no JSON-RPC answer to a send."""
 
 
@@ -71,7 +70,7 @@ def took(send: Send, result: Mapping[str, Any], receipt: str | None) -> None:
     """Write down a 2xx: a task with a receipt is one to follow, anything else is the agent's answer."""
     task = result.get("task") or result.get("message")
     if not isinstance(task, Mapping):
-        raise Unreadable(json.dumps(result)[:200])
+        raise UnreadableError(json.dumps(result)[:200])
     if receipt is not None:
         send.seen, send.receipt, send.task_id = Seen.DEFERRED, receipt, str(task["id"])
     else:
@@ -118,7 +117,7 @@ class PlainCaller:
                 took(send, said["result"], headers.get(RECEIPT))
             else:
                 refused(send, status, said.get("error", said))
-        except (ValueError, KeyError, TypeError, AttributeError, Unreadable) as problem:
+        except (ValueError, KeyError, TypeError, AttributeError, UnreadableError) as problem:
             send.seen, send.reason = Seen.REFUSED, f"{status} unreadable: {problem!r:.100}"
 
     async def post(self, workspace: str, body: Mapping[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
@@ -207,7 +206,7 @@ class SdkCaller:
         send.status = self._status
         try:
             took(send, MessageToDict(last) if last is not None else {}, head.headers.get(RECEIPT) if head else None)
-        except (KeyError, Unreadable) as problem:
+        except (KeyError, UnreadableError) as problem:
             send.seen, send.reason = Seen.REFUSED, f"{send.status} unreadable: {problem!r:.100}"
 
     def _failed(self, send: Send, problem: A2AClientError) -> None:

@@ -232,7 +232,7 @@ class Killer:
 
     async def _both(self, agent: Agent, moment: float) -> None:
         await asyncio.sleep(0.05 * moment)
-        if moment < 0.5:  # noqa: PLR2004 - half of the time the agent goes first
+        if moment < 0.5:
             agent.kill()
         await self.proxy.kill()
         agent.kill()

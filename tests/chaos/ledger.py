@@ -206,14 +206,10 @@ def _repeated(send: Send, end: Followed, ran: Sequence[Execution]) -> list[Findi
     findings = []
     if silent:
         detail = f"{len(ran)} executions, the agent was not told by {', '.join(silent)}"
-        findings.append(
-            Finding(fault=Fault.UNMARKED, workspace=send.workspace, subject=send.message_id, detail=detail)
-        )
+        findings.append(Finding(fault=Fault.UNMARKED, workspace=send.workspace, subject=send.message_id, detail=detail))
     if len(ran) > 1 and send.seen is Seen.DEFERRED and not end.marked:
         detail = f"{len(ran)} executions, deferral {send.receipt} does not say so"
-        findings.append(
-            Finding(fault=Fault.UNMARKED, workspace=send.workspace, subject=send.message_id, detail=detail)
-        )
+        findings.append(Finding(fault=Fault.UNMARKED, workspace=send.workspace, subject=send.message_id, detail=detail))
     return findings
 
 

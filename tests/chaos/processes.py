@@ -27,7 +27,7 @@ START_PATIENCE = 60.0
 MARK = "CHAOS_RUN"
 
 
-class EnvironmentProblem(Exception):
+class UnfitError(Exception):
     """The machine or the installation does not let the harness do its work; says nothing about Holdfast's promises."""
 
 
@@ -39,7 +39,7 @@ def free_port(chance: random.Random) -> int:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
-    raise EnvironmentProblem("there is no free port below the ephemeral range")
+    raise UnfitError("there is no free port below the ephemeral range")
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ class Proxy:
     async def launch(self) -> None:
         """Start it, and wait for nothing."""
         if self._log is None:
-            self._log = (self.folder / "proxy.log").open("ab")  # noqa: ASYNC230 - once, before anything runs
+            self._log = (self.folder / "proxy.log").open("ab")
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")},
             **timings.environment(),
@@ -99,9 +99,9 @@ class Proxy:
         try:
             line = await asyncio.wait_for(process.stdout.readline(), START_PATIENCE)
         except TimeoutError:
-            raise EnvironmentProblem(f"the proxy said nothing for {START_PATIENCE:g} s") from None
+            raise UnfitError(f"the proxy said nothing for {START_PATIENCE:g} s") from None
         if b"serving on" not in line:
-            raise EnvironmentProblem(f"the proxy did not start; see {self.folder / 'proxy.log'}")
+            raise UnfitError(f"the proxy did not start; see {self.folder / 'proxy.log'}")
         if self._down and len(self._down[-1]) == 1:
             self._down[-1].append(asyncio.get_running_loop().time())
         self.up.set()
@@ -111,7 +111,7 @@ class Proxy:
         process = self._process
         assert process is not None
         self.up.clear()
-        if not self._down or len(self._down[-1]) == 2:  # noqa: PLR2004 - a window that was closed
+        if not self._down or len(self._down[-1]) == 2:
             self._down.append([asyncio.get_running_loop().time()])
         self.kills += 1
         process.kill()

@@ -9,20 +9,20 @@ GetTask and by its receipt, the agents' accounts are read, and all of it is comp
 """
 
 import asyncio
+import json
 import random
 import secrets
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-
 from chaos.callers import TOKEN, Caller, PlainCaller, SdkCaller, once
 from chaos.kills import Kill, Killer
-from chaos.ledger import TERMINAL, Audit, Counts, Fault, Finding, Followed, Seen, Send, audit
-from chaos.processes import Agent, EnvironmentProblem, Proxy, end_marked, free_port
+from chaos.ledger import TERMINAL, Audit, Fault, Finding, Followed, Seen, Send, audit
+from chaos.processes import Agent, Proxy, UnfitError, end_marked, free_port
 from chaos.waiting import until
 
 HEAL_PATIENCE = 60.0
@@ -73,7 +73,7 @@ class Stage:
         """Start a proxy with its agents, and make the callers' tokens.
 
         Raises:
-            EnvironmentProblem: it does not come up.
+            UnfitError: it does not come up.
         """
         chance = random.SystemRandom()  # ports and names of this run: two runs side by side must not meet
         mark = secrets.token_hex(8)
@@ -102,7 +102,7 @@ class Stage:
             is_sdk = number < self.size.sdk_callers
             self.callers.append(SdkCaller(name, token, base) if is_sdk else PlainCaller(name, token, base))
         if not await until(self._idle, within=READY_PATIENCE, every=0.1):
-            raise EnvironmentProblem(f"the agents did not become ready within {READY_PATIENCE:g} s; see {self.folder}")
+            raise UnfitError(f"the agents did not become ready within {READY_PATIENCE:g} s; see {self.folder}")
         for agent in self.agents:
             self.births[agent.workspace] = await self._incarnation(agent)
 
@@ -124,7 +124,7 @@ class Stage:
         ):
             said = await answer.json(content_type=None)
             if answer.status != expected:
-                raise EnvironmentProblem(f"{method} {path} was answered {answer.status}: {said}")
+                raise UnfitError(f"{method} {path} was answered {answer.status}: {said}")
             return dict(said)
 
     async def view(self, agent: Agent) -> dict[str, Any]:
@@ -144,9 +144,7 @@ class Stage:
             views = [await self.view(agent) for agent in self.agents]
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
-        return all(
-            view["status"] == "ready" and view["queue_depth"] == 0 and view["in_flight"] == 0 for view in views
-        )
+        return all(is_well(view) for view in views)
 
     # A round
 
@@ -162,7 +160,8 @@ class Stage:
         killer = Killer(self.proxy, self.agents, sends, quiet)
         async with asyncio.TaskGroup() as group:
             for place, caller in enumerate(self.callers):
-                script = Script(number, place, len(self.callers), random.Random(chance.random()), self)
+                own = random.Random(chance.random())  # noqa: S311 - the same sends for the same seed
+                script = Script(number, place, len(self.callers), own, self)
                 group.create_task(script.play(caller, sends, quiet, over))
             for kill in kills:
                 await killer.carry_out(kill)
@@ -181,8 +180,9 @@ class Stage:
             seconds=loop.time() - began,
         )
 
-    def audit_all(self) -> Audit:
-        """Compare once more over the whole run: what came late belongs to an earlier round."""
+    async def look_again(self) -> Audit:
+        """Fetch every answer once more and compare over the whole run: promises hold beyond their round."""
+        await self._follow_all(self.sent)
         executions = [run for agent in self.agents for run in agent.read()]
         return audit(self.sent, executions, self.followed, ())
 
@@ -192,8 +192,9 @@ class Stage:
         if not await until(self._idle, within=HEAL_PATIENCE, every=0.1):
             for agent in self.agents:
                 view = await self.view(agent)
-                detail = f"status {view['status']}, queue {view['queue_depth']}, in flight {view['in_flight']}"
-                if view["status"] != "ready" or view["queue_depth"] or view["in_flight"]:
+                names = ("status", "queue_depth", "in_flight", "restart")
+                detail = json.dumps({name: view[name] for name in names})
+                if not is_well(view):
                     findings.append(
                         Finding(fault=Fault.UNHEALED, workspace=agent.workspace, subject="round", detail=detail)
                     )
@@ -234,6 +235,12 @@ class Stage:
             await until(ended, within=FOLLOW_PATIENCE, every=0.1)
 
 
+def is_well(view: Mapping[str, Any]) -> bool:
+    """A workspace is ready, nothing waits for it or is under way, and its last restart has ended."""
+    idle = view["queue_depth"] == 0 and view["in_flight"] == 0
+    return bool(idle and view["status"] == "ready" and view["restart"]["state"] != "running")
+
+
 @dataclass(slots=True)
 class Script:
     """What one caller does in one round: which workspaces, contexts, texts and pauses; all of it from the seed."""
@@ -268,7 +275,7 @@ class Script:
         own = f"r{self.number}-{workspace}-own-{self.place}"
         shared = f"r{self.number}-{workspace}-shared-{self.place % max(1, self.callers // 4)}"
         message_id = f"r{self.number}-c{self.place}-m{turn}-{self.chance.getrandbits(32):08x}"
-        pace = " take 0.4 s" if self.chance.random() < 0.2 else ""  # noqa: PLR2004 - a fifth of them
+        pace = " take 0.4 s" if self.chance.random() < 0.2 else ""
         return Send(
             message_id=message_id,
             workspace=workspace,

@@ -1,4 +1,4 @@
-"""Any history: every store gives the answers of the model, `MemoryStore`, whatever is asked of both in whatever order."""
+"""Any history: every store gives the answers of the model, `MemoryStore`, whatever is asked in whatever order."""
 
 import asyncio
 import tempfile
@@ -103,7 +103,7 @@ class Histories(RuleBasedStateMachine):
         since=st.sampled_from([None, 5, 100]),
         body=st.sampled_from([b"", b"hello"]),
     )
-    def enqueue(self, workspace, context, priority, key, digest, caller, ttl, wait, leased, rows, size, since, body):
+    def enqueue(self, *, workspace, context, priority, key, digest, caller, ttl, wait, leased, rows, size, since, body):
         self.count += 1
         deferral = a_deferral(
             f"d{self.count}",

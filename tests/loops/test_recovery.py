@@ -1,0 +1,59 @@
+"""A workspace that is back gets what waited for it: at once, and slowly at first, however long it was away."""
+
+import asyncio
+
+from simulation.world import Reacts, World, clock, fails, message, simulated
+
+from proxy.core.deferral import State
+from proxy.core.lifecycle import Status
+
+AWAY = 200.0
+"""Seconds; long enough that the backoff of a deferral that was tried meanwhile has reached its cap."""
+
+
+async def away_with(world: World, messages: int) -> None:
+    """Restart the workspace, send it messages while it boots, and let it boot for AWAY seconds."""
+    await world.given()
+    await world.start()
+    world.agent().reacts.usual = fails()
+    world.machine().ready.usual = False
+    await world.request("POST", "/workspaces/ws/restart")
+    for number in range(messages):
+        assert (await world.call(body=message(message_id=f"m-{number}"))).status == 202
+    await world.until(AWAY)
+    assert len(world.agent().heard) > messages  # it was tried in vain, so everything has backed off
+
+
+async def is_back(world: World) -> None:
+    """Let it listen, and wait until the proxy has seen it."""
+    world.machine().ready.usual = True
+    await world.eventually(lambda: world.route().workspace.status is Status.READY)
+
+
+@simulated
+async def test_what_backed_off_while_nobody_listened_is_sent_at_once_when_somebody_does(world: World) -> None:
+    await away_with(world, 3)
+    world.agent().reacts.usual = Reacts()
+    await is_back(world)
+    back = clock()
+    done = await world.eventually(lambda: world.route().size.rows == 0)
+    assert done - back < 0.2
+    assert {deferral.state for deferral in await world.store.deferrals(workspace_id="ws")} == {State.COMPLETED}
+
+
+@simulated
+async def test_a_slow_start_doubles_with_each_answer_and_heartbeats_do_not_begin_it_anew(world: World) -> None:
+    await away_with(world, 15)
+    before = len(world.agent().heard)
+    world.agent().reacts.usual = Reacts(after=1.0)
+    await is_back(world)
+    await world.eventually(lambda: world.route().size.rows == 0)
+    begun = [heard.at for heard in world.agent().heard[before:]]
+    assert len(begun) == 15
+    assert begun[1] >= begun[0] + 1.0  # one alone, until it is answered
+    assert begun[-1] - begun[0] < 5.0  # then 2, 4, 8 at a time
+    window = world.app.replayer._drains["ws"].window
+    assert window == world.route().capacity
+    await world.request("POST", "/workspaces/ws/heartbeat", b'{"status":"ready"}')
+    await asyncio.sleep(1)
+    assert world.app.replayer._drains["ws"].window == window
