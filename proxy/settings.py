@@ -247,6 +247,12 @@ class VaultSettings:
         str | None,
         About("The key: 32 bytes in base64url.", absent="read from `vault.key_file`", check=is_vault_key, secret=True),
     ] = field(default=None, repr=False)
+    old_key: Annotated[
+        str | None,
+        About(
+            "A retired key: it opens what it sealed, and seals nothing.", absent="none", check=is_vault_key, secret=True
+        ),
+    ] = field(default=None, repr=False)
     key_file: Annotated[
         Path | None, About("File of the key, made with mode 0600 at first start.", absent="`data` with `.key` added")
     ] = None
@@ -318,7 +324,12 @@ class Config:
     @property
     def vault_key(self) -> bytes | None:
         """The configured key itself, 32 bytes; None where it is read from the file."""
-        return None if self.vault.key is None else base64.urlsafe_b64decode(self.vault.key.rstrip("=") + "=")
+        return _key(self.vault.key)
+
+    @property
+    def vault_old_key(self) -> bytes | None:
+        """The retired key, 32 bytes; None where there is none."""
+        return _key(self.vault.old_key)
 
     def policy_overrides(self, preset: str) -> dict[str, float]:
         """Return the configured numbers of the liveness policy; they belong to the configured preset alone."""
@@ -362,6 +373,10 @@ class Config:
 
 SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType({setting.key: setting for setting in declared(Config)})
 """Every setting by its dotted key, in the order of the declarations."""
+
+
+def _key(text: str | None) -> bytes | None:
+    return None if text is None else base64.urlsafe_b64decode(text.rstrip("=") + "=")
 
 
 def _public_workspace(table: Mapping[str, Any]) -> object:

@@ -247,6 +247,7 @@ class Enrolling:
                 break
         self._routing.drop(route.id)
         self._stop_compute(route.workspace)
+        route.workspace = replace(route.workspace, desired=Desired.REMOVED)  # whoever still holds the route sees it
         self._telemetry.emit(EventName.WORKSPACE_DELETED, workspace=route.id)
 
 

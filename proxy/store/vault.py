@@ -53,20 +53,24 @@ class Vault:
         raise VaultFailure("no known key opens it")
 
 
-def open_vault(key: bytes | None, key_file: Path) -> Vault:
-    """The vault with the configured key, or with the key file's.
+def open_vault(key: bytes | None, old_key: bytes | None, key_file: Path) -> Vault:
+    """The vault with the configured keys, or with those of the key file.
+
+    Rotation: make the new key the first and keep the old one beside it (as `vault.old_key`, or as the next line of the
+    key file) until what it sealed has ended, at the latest one queue TTL later.
 
     Raises:
         VaultFailure: there is no usable key.
     """
-    return Vault([key if key is not None else key_from_file(key_file)])
+    first = [key] if key is not None else keys_from_file(key_file)
+    return Vault([*first, *([old_key] if old_key is not None else [])])
 
 
-def key_from_file(path: Path) -> bytes:
-    """Read the key file; make it (mode 0600, synced) where there is none.
+def keys_from_file(path: Path) -> list[bytes]:
+    """Read the key file, a key a line in hexadecimal; make it (mode 0600, synced) where there is none.
 
     Raises:
-        VaultFailure: the file is readable by others, or does not hold a key.
+        VaultFailure: the file is readable by others, or a line does not hold a key.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -77,17 +81,17 @@ def key_from_file(path: Path) -> bytes:
         file.write(key.hex().encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
-    return key
+    return [key]
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path) -> list[bytes]:
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         raise VaultFailure(f"the key file {path.name} is open to others (mode {mode:o}): make it 0600")
     try:
-        key = bytes.fromhex(path.read_text().strip())
+        keys = [bytes.fromhex(line) for line in path.read_text().split()]
     except ValueError:
-        key = b""
-    if len(key) != KEY_BYTES:
-        raise VaultFailure(f"the key file {path.name} does not hold {KEY_BYTES} bytes in hexadecimal")
-    return key
+        keys = []
+    if not keys or any(len(key) != KEY_BYTES for key in keys):
+        raise VaultFailure(f"the key file {path.name} does not hold {KEY_BYTES} bytes in hexadecimal, a key a line")
+    return keys

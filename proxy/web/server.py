@@ -37,14 +37,18 @@ class _Connection(Connection):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - the library's text stays inside
     ) -> web.StreamResponse:
-        self.force_close()
         if request.writer.output_size > 0:
+            self.force_close()
             raise ConnectionError("an answer has begun already")
         if status < SERVER_ERROR:
-            return error_answer(CallerError("BAD_REQUEST", "this is not valid HTTP", status=status))
-        if exc is not None:
-            self.logger.error("unexpected error in %s", type(exc).__name__, exc_info=exc)
-        return error_answer(ProxyError("INTERNAL", "Holdfast failed to serve this request", status=SERVER_ERROR))
+            answer = error_answer(CallerError("BAD_REQUEST", "this is not valid HTTP", status=status))
+        else:
+            if exc is not None:
+                self.logger.error("unexpected error in %s", type(exc).__name__, exc_info=exc)
+            failed = "Holdfast failed to serve this request"
+            answer = error_answer(ProxyError("INTERNAL", failed, status=SERVER_ERROR))
+        answer.force_close()  # once it has left; the connection's own force_close would cut it off
+        return answer
 
 
 class _Server(web.Server):

@@ -1,6 +1,7 @@
 """Callers: they send A2A messages through the proxy, once each, and write down exactly what they saw.
 
-Owns: two kinds of caller (a plain HTTP client, the A2A SDK's client), the classes of what came back, following a task.
+Owns: two kinds of caller (a plain HTTP client in A2A v1.0 or v0.3, the A2A SDK's client), the classes of what came
+back, following a task.
 Knows nothing of: kills, agents, what is right.
 
 A message id is never sent twice. A connection that breaks is `broken`, whatever the caller might guess; it is excused
@@ -34,9 +35,9 @@ from google.protobuf.json_format import MessageToDict  # type: ignore[import-unt
 PATIENCE = 30.0
 """Seconds that a caller waits for an answer; far above what any answer may take here."""
 
-VERSION = {"A2A-Version": "1.0"}
 RECEIPT = "Holdfast-Receipt"
 TOKEN = "Holdfast-Token"
+OLD = "0.3"
 OK_CLASS = 2
 
 
@@ -66,9 +67,15 @@ def text_of(task: Mapping[str, Any]) -> str | None:
     return str(task["parts"][0].get("text")) if task.get("parts") else None
 
 
+def state_of(task: Mapping[str, Any]) -> str:
+    """A task's state as v1.0 names it; empty where there is none."""
+    state = str(task.get("status", {}).get("state", ""))
+    return f"TASK_STATE_{state.upper().replace('-', '_')}" if state and "kind" in task else state
+
+
 def took(send: Send, result: Mapping[str, Any], receipt: str | None) -> None:
     """Write down a 2xx: a task with a receipt is one to follow, anything else is the agent's answer."""
-    task = result.get("task") or result.get("message")
+    task = result if "kind" in result else result.get("task") or result.get("message")
     if not isinstance(task, Mapping):
         raise UnreadableError(json.dumps(result)[:200])
     if receipt is not None:
@@ -92,18 +99,19 @@ class PlainCaller:
     name: str
     token: str
     base: str
+    version: str = "1.0"
     _session: aiohttp.ClientSession | None = None
 
     async def send(self, send: Send) -> None:
         """Send it once."""
-        message: dict[str, Any] = {
-            "messageId": send.message_id,
-            "role": "ROLE_USER",
-            "parts": [{"text": send.text}],
-        }
+        old = self.version == OLD
+        message: dict[str, Any] = {"kind": "message", "role": "user"} if old else {"role": "ROLE_USER"}
+        message["messageId"] = send.message_id
+        message["parts"] = [{"kind": "text", "text": send.text} if old else {"text": send.text}]
         if send.context_id is not None:
             message["contextId"] = send.context_id
-        body = {"jsonrpc": "2.0", "id": send.message_id, "method": "SendMessage", "params": {"message": message}}
+        method = "message/send" if old else "SendMessage"
+        body = {"jsonrpc": "2.0", "id": send.message_id, "method": method, "params": {"message": message}}
         try:
             status, headers, content = await self.post(send.workspace, body)
         except (aiohttp.ClientError, OSError, TimeoutError) as problem:
@@ -124,19 +132,21 @@ class PlainCaller:
         """One JSON-RPC request; status, headers and the whole body of what came back."""
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=PATIENCE)
-            self._session = aiohttp.ClientSession(headers={TOKEN: self.token, **VERSION}, timeout=timeout)
+            headers = {TOKEN: self.token, "A2A-Version": self.version}
+            self._session = aiohttp.ClientSession(headers=headers, timeout=timeout)
         async with self._session.post(f"{self.base}/workspaces/{workspace}/a2a", json=body) as answer:
             return answer.status, answer.headers, await answer.read()
 
     async def follow(self, send: Send) -> Followed:
         """What GetTask and the queue's view say of a deferred send now."""
-        body = {"jsonrpc": "2.0", "id": 1, "method": "GetTask", "params": {"id": send.task_id}}
+        method = "tasks/get" if self.version == OLD else "GetTask"
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"id": send.task_id}}
         status, _, content = await self.post(send.workspace, body)
         said = json.loads(content)
         task = said.get("result") or {}
         view = await self.fetch(f"/workspaces/{send.workspace}/queue/{send.receipt}")
         return Followed(
-            state=task.get("status", {}).get("state", ""),
+            state=state_of(task),
             text=text_of(task),
             queue_status=str(view.get("status", "")),
             marked=view.get("redelivery") == "maybe",

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from chaos.callers import TOKEN, Caller, PlainCaller, SdkCaller, once
+from chaos.callers import OLD, TOKEN, Caller, PlainCaller, SdkCaller, once
 from chaos.kills import Kill, Killer
 from chaos.ledger import TERMINAL, Audit, Fault, Finding, Followed, Seen, Send, audit
 from chaos.processes import Agent, Proxy, UnfitError, end_marked, free_port
@@ -98,9 +98,10 @@ class Stage:
             name = f"caller-{number:02}"
             made = await self._admin("POST", "/tokens", {"kind": "client", "name": name}, expected=CREATED)
             base, token = self.proxy.url, str(made["token"])
-            self.probes[name] = PlainCaller(name, token, base)
             is_sdk = number < self.size.sdk_callers
-            self.callers.append(SdkCaller(name, token, base) if is_sdk else PlainCaller(name, token, base))
+            version = OLD if not is_sdk and number % 4 == 0 else "1.0"
+            self.probes[name] = PlainCaller(name, token, base, version)
+            self.callers.append(SdkCaller(name, token, base) if is_sdk else PlainCaller(name, token, base, version))
         if not await until(self._idle, within=READY_PATIENCE, every=0.1):
             raise UnfitError(f"the agents did not become ready within {READY_PATIENCE:g} s; see {self.folder}")
         for agent in self.agents:

@@ -83,7 +83,9 @@ async def test_an_admin_token_that_is_made_is_shown_once_and_kept_only_as_its_ha
 async def test_secrets_lie_in_files_that_only_their_owner_reads(proxy: Serving) -> None:
     await proxy.enroll("a", url="http://127.0.0.1:9", runtime={"type": "process", "command": ["/bin/true"]})
     await proxy.event("workspace.exited")
-    found = {path.name: path.stat().st_mode & 0o077 for path in proxy.folder.rglob("*") if path.is_file()}
+    open_to_all = {"owner"}  # the name of this proxy
+    kept = [path for path in proxy.folder.rglob("*") if path.is_file() and path.name not in open_to_all]
+    found = {path.name: path.stat().st_mode & 0o077 for path in kept}
     assert {"holdfast.db", "holdfast.db.key", "config.json"} <= found.keys()
     assert {name: mode for name, mode in found.items() if mode} == {}
 
@@ -248,10 +250,9 @@ async def test_what_sigterm_cuts_off_is_put_away_and_done_by_the_next_life(make:
 
 
 async def raw(port: int, sent: bytes) -> bytes:
-    """Everything that comes back for bytes that no client library would send."""
+    """Everything that comes back, up to the end of the connection, for bytes that no client library would send."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(sent)
-    writer.write_eof()
     async with asyncio.timeout(PATIENCE):
         answer = await reader.read()
     writer.close()
@@ -262,6 +263,7 @@ async def test_what_is_not_http_gets_a_400_in_json_and_leaves_no_traceback(proxy
     for sent in (
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + os.urandom(32) + b"\r\n\r\n",
         b"HELO example.org\r\n\r\n",
+        b"BREW /healthz HTTP/1.1\r\nHost: h\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
         b"GET /healthz HTTP/1.1\r\nHost: h\r\nBad Header: x\r\n\r\n",
         b"GET /healthz HTTP/1.1\r\nHost: h\r\nX: " + b"y" * 70_000 + b"\r\n\r\n",
@@ -270,9 +272,9 @@ async def test_what_is_not_http_gets_a_400_in_json_and_leaves_no_traceback(proxy
         b"POST /tokens HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
     ):
         head, _, body = (await raw(proxy.port, sent)).partition(b"\r\n\r\n")
-        assert head.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 ")), (sent[:80], head)
+        assert head.startswith(b"HTTP/1.0 400 "), (sent[:80], head)
         assert b"application/json" in head
-        assert body.startswith(b'{"error":"'), body
+        assert body == b'{"error":"this is not valid HTTP"}'
     got = await proxy.ask("GET", "/healthz")
     assert got.status == 200
     assert await proxy.end() == 0
@@ -281,7 +283,10 @@ async def test_what_is_not_http_gets_a_400_in_json_and_leaves_no_traceback(proxy
 
 async def test_a_connection_that_says_nothing_or_half_a_request_costs_nothing(proxy: Serving) -> None:
     for sent in (b"", b"GET /heal", b"POST /tokens HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nhalf"):
-        await raw(proxy.port, sent)
+        _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(sent)
+        await writer.drain()
+        writer.close()
     assert (await proxy.ask("GET", "/healthz")).status == 200
     assert await proxy.end() == 0
     assert proxy.stray == []
@@ -297,7 +302,6 @@ async def test_unknown_paths_and_methods_are_answered_in_json(proxy: Serving) ->
         ("GET", "/workspaces/a/restart", "POST"),
         ("DELETE", "/tokens", "GET, HEAD, POST"),
         ("POST", "/healthz", "GET, HEAD"),
-        ("BREW", "/healthz", "GET, HEAD"),
     ]:
         got = await proxy.ask(method, path)
         assert (got.status, got.headers["Allow"]) == (405, allowed)

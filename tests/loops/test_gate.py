@@ -178,6 +178,7 @@ async def test_a_beat_that_says_down_is_no_sign_of_life(world: World, preset: Ma
 async def test_compute_that_is_gone_is_dead_after_one_probe_and_no_debounce_holds_it(world: World) -> None:
     await world.given(**restarted(40))
     await world.start()
+    nobody_answers(world)
     world.machine().says.usual = ProbeState.GONE
     reply = await world.call()
     assert (reply.verdict, reply.restart) == ("dead; rule=exited", "scheduled")

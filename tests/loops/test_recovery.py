@@ -54,6 +54,21 @@ async def test_a_slow_start_doubles_with_each_answer_and_heartbeats_do_not_begin
     assert begun[-1] - begun[0] < 5.0  # then 2, 4, 8 at a time
     window = world.app.replayer._drains["ws"].window
     assert window == world.route().capacity
-    await world.request("POST", "/workspaces/ws/heartbeat", b'{"status":"ready"}')
+    reply = await world.request("POST", "/workspaces/ws/heartbeat", b'{"status":"ready"}')
+    assert reply.status == 200, reply
     await asyncio.sleep(1)
     assert world.app.replayer._drains["ws"].window == window
+
+
+@simulated
+async def test_a_workspace_that_nobody_hosts_is_back_when_it_says_so(world: World) -> None:
+    await world.given(managed=False, status=Status.OFFLINE, sign=-1)
+    await world.start()
+    world.agent().reacts.usual = fails()
+    world.machine().ready.usual = False
+    assert (await world.call()).status == 202
+    await world.until(AWAY)
+    world.agent().reacts.usual = Reacts()
+    await world.request("POST", "/workspaces/ws/heartbeat", b'{"status":"ready"}')
+    said = clock()
+    assert await world.eventually(lambda: world.route().size.rows == 0) - said < 0.2

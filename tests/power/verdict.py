@@ -22,7 +22,7 @@ from power.recording import Kind, Record
 from power.workload import DATABASE, Acknowledged, answer, progress, request
 
 from proxy.core.deferral import ACTIVE, Deferral, State
-from proxy.store import StoreFailure, sqlite_engine
+from proxy.store import sqlite_engine
 from proxy.store.sqlite import SqliteStore, _on_thread
 from proxy.store.units import deferrals
 
@@ -71,20 +71,23 @@ class Tally:
         )
 
 
-def acknowledged(records: Iterable[Record], point: int) -> dict[str, Acknowledged]:
+def acknowledgements(records: Iterable[Record]) -> tuple[tuple[int, Acknowledged], ...]:
+    """Return everything that callers were told, each with the number of its record."""
+    said = [(one.number, json.loads(one.data)) for one in records if one.kind is Kind.MARK]
+    return tuple(
+        (number, Acknowledged(deferral_id=one["id"], progress=one["progress"], state=State(one["state"])))
+        for number, one in said
+    )
+
+
+def told_until(point: int, said: Iterable[tuple[int, Acknowledged]]) -> dict[str, Acknowledged]:
     """Return the furthest that callers were told of each deferral before the power went at `point`."""
-    told: dict[str, Acknowledged] = {}
-    for one in records:
-        if one.number > point:
-            break
-        if one.kind is Kind.MARK:
-            said = json.loads(one.data)
-            known = told.get(said["id"])
-            if known is None or known.progress < said["progress"]:
-                told[said["id"]] = Acknowledged(
-                    deferral_id=said["id"], progress=said["progress"], state=State(said["state"])
-                )
-    return told
+    furthest: dict[str, Acknowledged] = {}
+    for number, one in said:
+        known = furthest.get(one.deferral_id)
+        if number <= point and (known is None or known.progress < one.progress):
+            furthest[one.deferral_id] = one
+    return furthest
 
 
 async def judge(folder: Path, point: int, told: Mapping[str, Acknowledged]) -> Verdict:
@@ -97,12 +100,12 @@ async def judge(folder: Path, point: int, told: Mapping[str, Acknowledged]) -> V
             rows, corrupt = await _on_thread(store._connection, partial(_look, path=folder / DATABASE))
         finally:
             await store.aclose()
-    except (StoreFailure, sqlite3.DatabaseError) as failure:
+    except Exception as failure:  # noqa: BLE001 - damage that SQLite does not notice may make anything fail
         return Verdict(point=point, acknowledged=len(told), lost=tuple(told), corrupt=repr(failure))
-    wrong = [row.id for row in rows.values() if not _has_its_own_content(row)]
-    lost = tuple(one.deferral_id for one in told.values() if not _holds(rows.get(one.deferral_id), one))
-    if not corrupt and set(wrong) - told.keys():
-        corrupt = f"content that nobody wrote: {wrong[0]}"
+    wrong = {row.id for row in rows.values() if not _has_its_own_content(row)}
+    lost = tuple(one for one in told if one in wrong or not _is_as_far(rows.get(one), told[one]))
+    if not corrupt and wrong - told.keys():
+        corrupt = f"content that nobody wrote: {min(wrong - told.keys())}"
     return Verdict(point=point, acknowledged=len(told), lost=lost, corrupt=corrupt)
 
 
@@ -120,18 +123,17 @@ def _look(connection: sqlite3.Connection, path: Path) -> tuple[dict[str, Deferra
             found = sqlite_engine.read(connection, partial(deferrals.deferral, deferral_id), path)
             if found is not None:
                 rows[deferral_id] = found
-    except (StoreFailure, sqlite3.DatabaseError) as failure:
+    except Exception as failure:  # noqa: BLE001 - as in `judge`
         return rows, repr(failure)
     return rows, "; ".join(complaints[:3])
 
 
-def _holds(row: Deferral | None, told: Acknowledged) -> bool:
-    """Whether a row is as a caller was told, or further: what came after may have survived without its word."""
-    if row is None or progress(row) < told.progress:
+def _is_as_far(row: Deferral | None, told: Acknowledged) -> bool:
+    """Whether a row is where a caller was told, or further: what came after may have survived without its word."""
+    if row is None:
         return False
-    if progress(row) == told.progress and row.state is not told.state:
-        return False
-    return _has_its_own_content(row)
+    here = progress(row)
+    return here > told.progress or (here == told.progress and row.state is told.state)
 
 
 def _has_its_own_content(row: Deferral) -> bool:

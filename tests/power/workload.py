@@ -17,6 +17,7 @@ import random
 import sqlite3
 import sys
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -30,10 +31,9 @@ DATABASE: Final = "holdfast.db"
 WORKSPACES: Final = ("w0", "w1", "w2")
 LEVELS: Final = ("OFF", "NORMAL", "FULL")
 """`PRAGMA synchronous` by number."""
-LIVES: Final = 3
 CLIENTS: Final = 24
-EACH: Final = 9
-"""Deferrals that a client enqueues in one life."""
+LIVES: Final = (3, 3, 20)
+"""How many deferrals each client enqueues in each life; the last goes round the write-ahead log more than once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +50,7 @@ def progress(deferral: Deferral) -> int:
     return 2 * deferral.tries + (deferral.state is not State.LEASED)
 
 
+@cache
 def request(deferral_id: str) -> StoredRequest:
     """Return the request that a deferral was made of: 0 to 12 KB, most of them small."""
     chance = random.Random(f"request {deferral_id}")  # noqa: S311 - repeatable contents
@@ -57,6 +58,7 @@ def request(deferral_id: str) -> StoredRequest:
     return StoredRequest(method="POST", tail=f"/{deferral_id}", headers=((b"x-id", deferral_id.encode()),), body=body)
 
 
+@cache
 def answer(deferral_id: str) -> StoredAnswer:
     """Return the answer that ends a deferral."""
     chance = random.Random(f"answer {deferral_id}")  # noqa: S311 - repeatable contents
@@ -81,7 +83,7 @@ class _Clients:
     async def _client(self, number: int) -> None:
         chance = random.Random(f"client {self._life} {number}")  # noqa: S311 - repeatable traffic
         workspace = WORKSPACES[number % len(WORKSPACES)]
-        for count in range(EACH):
+        for count in range(LIVES[self._life]):
             deferral_id = f"d{self._life}-{number}-{count}"
             context = chance.choice((None, f"c{number}"))
             deferral = a_deferral(deferral_id, workspace_id=workspace, context_id=context)
@@ -142,7 +144,7 @@ async def _pragma(store: SqliteStore, name: str) -> str | int:
 
 
 async def _live(directory: Path, marks: int, level: str) -> None:
-    for life in range(LIVES):
+    for life in range(len(LIVES)):
         store = SqliteStore(directory / DATABASE)
         await store.open()
         held = (await _pragma(store, "journal_mode"), LEVELS[int(await _pragma(store, "synchronous"))])
@@ -151,7 +153,7 @@ async def _live(directory: Path, marks: int, level: str) -> None:
             for workspace in WORKSPACES:
                 await store.create(a_workspace(workspace))
         await _Clients(store, marks, life).run()
-        if life == LIVES - 1:
+        if life == len(LIVES) - 1:
             os._exit(0)  # no fold, no close: the write-ahead log stays as it is
         await store.aclose()
 

@@ -24,7 +24,8 @@ from multidict import CIMultiDict
 from simulation.scripted import RESET, START, Agent, Hosting, Machine, Network, Reacts, at, clock, fails
 from simulation.virtual_time import run, virtual_now
 
-from proxy.app import App, Outside
+from proxy.app import App
+from proxy.assembly import Outside
 from proxy.config import load
 from proxy.core.decision import Decision
 from proxy.core.deferral import Deferral, State
@@ -41,6 +42,8 @@ __all__ = ["RESET", "Reacts", "Reply", "World", "at", "clock", "fails", "message
 ADMIN = "hf_adminadminadminadminadminadminadmin12"
 VAULT_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 SIMULATED = {"type": "simulated"}
+UNSWEPT = 30 * 86_400.0
+"""Nobody looks after a workspace unasked, unless a story says so."""
 
 
 def simulated(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -142,6 +145,7 @@ class World:
     hosting: Hosting = field(default_factory=Hosting)
     events: list[Event] = field(default_factory=list)
     _app: App | None = None
+    _lives: int = 0
 
     @property
     def app(self) -> App:
@@ -150,19 +154,26 @@ class World:
 
     async def start(self, settings: Mapping[str, object] | None = None) -> App:
         """Start a proxy on this world, with `settings` by dotted key; the last one must have ended."""
-        own = {"data": self.folder / "holdfast.db", "admin_token": ADMIN, "vault.key": VAULT_KEY}
+        own = {
+            "data": self.folder / "holdfast.db",
+            "admin_token": ADMIN,
+            "vault.key": VAULT_KEY,
+            "health.sweep": UNSWEPT,
+        }
         config = load(None, {}, {**own, **(settings or {})})
         now = virtual_now(asyncio.get_running_loop(), START)
+        self._lives += 1
         self._app = App(
             config,
             now=now,
-            chance=random.Random(4),  # noqa: S311 - the same story each time
+            chance=random.Random(self._lives),  # noqa: S311 - the same story each time
             telemetry=Telemetry(now, [self.events.append]),
             store=self.store,
             outside=Outside(forward=self.network, hosts=self.hosting),
             listen=False,
         )
         await self._app.start()
+        self._app.server._application.freeze()  # as the listener would: middlewares run only then
         return self._app
 
     async def stop(self) -> None:

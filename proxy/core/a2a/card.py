@@ -32,7 +32,7 @@ def rewrite_card(body: bytes, public_base: str, upstream_base: str) -> bytes:
     document = m.document(body)
     if document is None:
         return body
-    base = _Base(public=public_base.rstrip("/"), path=_path(upstream_base).rstrip("/"))
+    base = _Addresses(public=public_base.rstrip("/"), path=_path(upstream_base).rstrip("/"))
 
     def rewrite(card: Members) -> bool:
         return _rewrite(card, base)
@@ -41,7 +41,7 @@ def rewrite_card(body: bytes, public_base: str, upstream_base: str) -> bytes:
     return m.encode(document) if changed else body
 
 
-class _Base:
+class _Addresses:
     """Where interfaces are now, and where they are to be."""
 
     __slots__ = ("path", "public")
@@ -61,7 +61,7 @@ class _Base:
         return self.public + below + (f"?{parts.query}" if parts.query else "")
 
 
-def _rewrite(card: Members, base: _Base) -> bool:
+def _rewrite(card: Members, base: _Addresses) -> bool:
     if not _is_card(card):
         return False
     card.pop("signatures", None)
@@ -84,7 +84,7 @@ def _rewrite(card: Members, base: _Base) -> bool:
     return True
 
 
-def _prefer_another(card: Members, remaining: list[Members], base: _Base) -> None:
+def _prefer_another(card: Members, remaining: list[Members], base: _Addresses) -> None:
     """The main address is one Holdfast does not carry: the first additional interface takes its place."""
     for name in _PREFERRED:
         card.pop(name, None)
@@ -96,7 +96,7 @@ def _prefer_another(card: Members, remaining: list[Members], base: _Base) -> Non
             card["preferredTransport"] = transport
 
 
-def _carried(interfaces: Raw, base: _Base) -> list[Members]:
+def _carried(interfaces: Raw, base: _Addresses) -> list[Members]:
     kept = []
     for item in m.items(interfaces) or ():
         interface = m.members(item)

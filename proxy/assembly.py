@@ -1,0 +1,369 @@
+"""Which part gets which: every object of a Holdfast is made here, once.
+
+Owns: construction, the ties that can only be made afterwards, the small functions that parts are given.
+Knows nothing of: the order of start and stop (`proxy.app`), any rule.
+"""
+
+import random
+from dataclasses import dataclass
+
+from proxy.clock import Jump, Now, SystemClock
+from proxy.config import Config
+from proxy.core.addresses import AddressPolicy, read_url
+from proxy.core.decision import Trigger
+from proxy.core.deferral import RetryPolicy
+from proxy.core.tokens import digest
+from proxy.core.workspace import Workspace
+from proxy.forward import Forward, UpstreamFailure
+from proxy.forward.pool import Pool, PoolSettings
+from proxy.loops.background import Background
+from proxy.loops.beats import Beats
+from proxy.loops.coordinator import Coordinator
+from proxy.loops.deferring import Deferring, QueueRules
+from proxy.loops.dialing import Dialer, DialRules
+from proxy.loops.enrolling import Enrolling
+from proxy.loops.gate import Gate
+from proxy.loops.health import Health, HealthRules
+from proxy.loops.hosting import Hosting, Hosts
+from proxy.loops.minting import Mint, owner_of
+from proxy.loops.readiness import Readiness
+from proxy.loops.records import Records
+from proxy.loops.replayer import Replayer
+from proxy.loops.routing import Route, Routing
+from proxy.loops.sweeper import Sweeper
+from proxy.loops.tasks import Tasks
+from proxy.runtimes import Exited, RuntimeContext
+from proxy.store import Store
+from proxy.store.sqlite import SqliteStore
+from proxy.store.vault import open_vault
+from proxy.telemetry import EventName, Telemetry
+from proxy.web.admin import Admin
+from proxy.web.auth import Auth
+from proxy.web.calls import Calls, Limits
+from proxy.web.passing import Passing
+from proxy.web.queue import Queue
+from proxy.web.registry import Registry
+from proxy.web.server import Server
+from proxy.web.undelivered import Manners, Undelivered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """What lies outside of the process: the network to agents, and what hosts them. Simulations bring their own."""
+
+    forward: Forward
+    hosts: Hosts
+
+
+class Assembly:
+    """The parts of one Holdfast, made by `assemble` and, once the admin's token is known, `open_doors`."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        now: Now | None = None,
+        chance: random.Random | None = None,
+        telemetry: Telemetry | None = None,
+        store: Store | None = None,
+        outside: Outside | None = None,
+        listen: bool = True,
+    ) -> None:
+        self.config = config
+        self._chance = chance or random.SystemRandom()
+        self.now: Now = now or SystemClock(on_jump=self._on_jump)
+        self.mint = Mint(self._chance, self.now)
+        self.forward: Forward
+        self.hosting: Hosts
+        self.telemetry = telemetry or Telemetry(self.now)
+        self.store: Store = store or SqliteStore(config.data, busy_timeout=config.store.busy_timeout)
+        self._outside = outside
+        self.listens = listen
+        self.routing = Routing(config)
+        self.background = Background(self.telemetry)
+        self.url: str | None = None
+
+    def assemble(self) -> None:
+        """Make everything but the doors.
+
+        Raises:
+            VaultFailure: there is no usable key for credentials.
+            OSError: the state directory cannot be made.
+        """
+        self._meet_outside()
+        self._assemble_storing()
+        self._assemble_judging()
+        self._assemble_restarting()
+        self._assemble_delivering()
+        self._assemble_looking_after()
+        self._tie()
+
+    def _meet_outside(self) -> None:
+        config = self.config
+        self.owner = owner_of(config.state_dir)
+        self._pool: Pool | None = None
+        if self._outside is not None:
+            self.forward, self.hosting = self._outside.forward, self._outside.hosts
+            return
+        self._pool = Pool(
+            AddressPolicy(allow=config.upstream_allow),
+            PoolSettings(connections_per_origin=config.upstream.max_connections, keepalive=config.upstream.keep_alive),
+        )
+        self.forward = self._pool
+        context = RuntimeContext(now=self.now, data_dir=config.state_dir, on_exit=self.on_exit, owner=self.owner)
+        self.hosting = Hosting(context, self._pool, probe_timeout=config.probe.timeout)
+
+    def _assemble_storing(self) -> None:
+        config, store, now = self.config, self.store, self.now
+        self.records = Records(store, self.routing, now)
+        self.dialer = Dialer(
+            self.forward,
+            DialRules(
+                connect_timeout=config.upstream.connect_timeout,
+                idle_timeout=config.upstream.idle_timeout,
+                head_limit=config.server.head_limit,
+            ),
+            now,
+        )
+        self.deferring = Deferring(
+            store=store,
+            routing=self.routing,
+            vault=open_vault(config.vault_key, config.vault_old_key, config.vault_key_file),
+            now=now,
+            telemetry=self.telemetry,
+            chance=self._chance,
+            new_id=self.mint.new_id,
+            rules=QueueRules(
+                rows=config.queue.rows,
+                bytes=config.queue.bytes,
+                ttl=config.queue.ttl,
+                idempotency_retention=config.queue.idempotency_retention,
+            ),
+        )
+        self.tasks = Tasks(
+            store=store,
+            deferring=self.deferring,
+            dialer=self.dialer,
+            now=now,
+            answer_limit=config.server.answer_limit,
+        )
+
+    def _assemble_judging(self) -> None:
+        config, store, now = self.config, self.store, self.now
+        self.beats = Beats(store=store, records=self.records, routing=self.routing, now=now, ring=self._recovered)
+        self.gate = Gate(
+            store=store,
+            records=self.records,
+            now=now,
+            telemetry=self.telemetry,
+            inspect=self.hosting.inspect,
+            tells=self.hosting.tells,
+            flush_signs=self.beats.flush,
+            probe_timeout=config.probe.timeout,
+        )
+
+    def _assemble_restarting(self) -> None:
+        config, store, now = self.config, self.store, self.now
+        self.coordinator = Coordinator(
+            store=store,
+            records=self.records,
+            routing=self.routing,
+            runtimes=self.hosting.runtime,
+            background=self.background,
+            now=now,
+            telemetry=self.telemetry,
+            mint=self.mint.child_token,
+            chance_boot_id=self.mint.new_id,
+            own_url=self._own_url,
+            owner=self.owner,
+            lease=config.restart.lease,
+            stop_grace=config.restart.stop_grace,
+        )
+        self.readiness = Readiness(
+            records=self.records,
+            background=self.background,
+            now=now,
+            telemetry=self.telemetry,
+            probe=self.hosting.probe,
+            ring=self._recovered,
+            first=config.probe.away_first,
+            factor=config.probe.away_factor,
+            cap=config.probe.away_cap,
+        )
+
+    def _assemble_delivering(self) -> None:
+        config, store, now = self.config, self.store, self.now
+        self.replayer = Replayer(
+            store=store,
+            routing=self.routing,
+            deferring=self.deferring,
+            tasks=self.tasks,
+            dialer=self.dialer,
+            gate=self.gate,
+            background=self.background,
+            now=now,
+            telemetry=self.telemetry,
+            chance=self._chance,
+            new_token=self.mint.new_id,
+            owner=self.owner,
+            lease=config.queue.lease,
+            retry=RetryPolicy(
+                attempts=config.queue.attempts,
+                backoff=config.queue.backoff,
+                backoff_cap=config.queue.backoff_cap,
+                gateway_backoff=config.queue.gateway_backoff,
+                gateway_ceiling=config.queue.gateway_ceiling,
+            ),
+            answer_limit=config.server.answer_limit,
+        )
+        self.sweeper = Sweeper(
+            store=store,
+            routing=self.routing,
+            deferring=self.deferring,
+            now=now,
+            retention=config.queue.retention,
+            decision_rows=config.decisions.rows,
+            decision_days=config.decisions.days,
+        )
+
+    def _assemble_looking_after(self) -> None:
+        config, store, now = self.config, self.store, self.now
+        self.health = Health(
+            routing=self.routing,
+            records=self.records,
+            gate=self.gate,
+            readiness=self.readiness,
+            now=now,
+            telemetry=self.telemetry,
+            tells=self.hosting.tells,
+            probe=self.hosting.probe,
+            trusts_ages=now.trusts_ages if isinstance(now, SystemClock) else lambda *_: True,
+            rules=HealthRules(stale=config.health.stale, failures=config.health.failures),
+        )
+        self.enrolling = Enrolling(
+            store=store,
+            records=self.records,
+            routing=self.routing,
+            coordinator=self.coordinator,
+            readiness=self.readiness,
+            now=now,
+            telemetry=self.telemetry,
+            addresses=AddressPolicy(allow=config.upstream_allow),
+            check_runtime=self.hosting.check_runtime,
+            check_probe=self.hosting.check_probe,
+            mint=self.mint.workspace_token,
+            look_up=self._look_up,
+            stop_compute=self._stop_compute,
+        )
+
+    def _tie(self) -> None:
+        """Make the ties that go round in a circle."""
+        self.dialer.freed = self.replayer.ring
+        self.tasks.tried = self.replayer.tried
+        self.gate.restarts = self.coordinator
+        self.coordinator.judge_again = self._judge_again
+        self.coordinator.await_ready = self.readiness.watch
+        self.readiness.on_ready = self.coordinator.on_ready
+        self.readiness.on_unready = self.coordinator.on_unready
+
+    def open_doors(self, admin_digest: str) -> None:
+        """Make the HTTP server with all its doors."""
+        config = self.config
+        auth = Auth(
+            self.routing,
+            admin_digest=admin_digest,
+            join_digest=digest(config.join_token) if config.join_token else None,
+            dev=config.dev,
+        )
+        calls = self._data_path(auth)
+        registry = Registry(
+            routing=self.routing,
+            auth=auth,
+            enrolling=self.enrolling,
+            beats=self.beats,
+            coordinator=self.coordinator,
+            readiness=self.readiness,
+            now=self.now,
+        )
+        queue = Queue(store=self.store, auth=auth)
+        admin = Admin(
+            routing=self.routing,
+            store=self.store,
+            auth=auth,
+            coordinator=self.coordinator,
+            enrolling=self.enrolling,
+            mint=self.mint.token,
+            new_request_id=self.mint.new_id,
+            now=self.now,
+        )
+        self.server = Server(
+            calls=calls,
+            routes=[*registry.routes(), *queue.routes(), *admin.routes()],
+            telemetry=self.telemetry,
+            head_limit=config.server.head_limit,
+        )
+
+    def _data_path(self, auth: Auth) -> Calls:
+        config = self.config
+        undelivered = Undelivered(
+            store=self.store,
+            records=self.records,
+            gate=self.gate,
+            deferring=self.deferring,
+            replayer=self.replayer,
+            now=self.now,
+            telemetry=self.telemetry,
+            manners=Manners(
+                deferred_status=config.queue.deferred_status.value,
+                unmanaged_window=config.defaults.unmanaged_window,
+            ),
+        )
+        return Calls(
+            routing=self.routing,
+            auth=auth,
+            dialer=self.dialer,
+            tasks=self.tasks,
+            undelivered=undelivered,
+            passing=Passing(
+                telemetry=self.telemetry, public_url=config.public_url, answer_limit=config.server.answer_limit
+            ),
+            new_request_id=self.mint.new_id,
+            limits=Limits(body=config.server.body_limit, answer=config.server.answer_limit),
+        )
+
+    # Small parts that the loops are given
+
+    def _recovered(self, route: Route) -> None:
+        self.replayer.recovered(route)
+
+    async def _judge_again(self, route: Route, trigger: Trigger) -> None:
+        await self.gate.ask(route, trigger, again=True)
+
+    def on_exit(self, exited: Exited) -> None:
+        """A runtime's supervisor tells of an end."""
+        self.background.spawn(self.coordinator.on_exit(exited), name=f"exit-{exited.workspace_id}")
+
+    def _on_jump(self, jump: Jump) -> None:
+        self.telemetry.emit(EventName.CLOCK_JUMPED, fields={"kind": jump.kind.value})
+
+    def _own_url(self) -> str:
+        if self.config.public_url:
+            return self.config.public_url
+        return self.url or f"http://{self.config.host}:{self.config.port}"
+
+    async def _look_up(self, url: str) -> str | None:
+        """Why the addresses of a URL's name must not be dialled; None also where it does not resolve (yet)."""
+        if self._pool is None:
+            return None
+        try:
+            await self._pool.resolve(read_url(url), own_child=True)
+        except UpstreamFailure as failure:
+            return failure.detail if failure.reason == "forbidden_address" else None
+        except ValueError:
+            return None  # what is wrong with its form is said elsewhere
+        return None
+
+    def _stop_compute(self, workspace: Workspace) -> None:
+        self.background.spawn(
+            self.hosting.remove(workspace, self.config.restart.stop_grace), name=f"remove-{workspace.id}"
+        )
