@@ -85,7 +85,7 @@ def check_workspace(_name: str, table: Any) -> list[str]:
 def run(work: Coroutine[Any, Any, int]) -> int:
     """Run on uvloop where it exists."""
     try:
-        import uvloop  # noqa: PLC0415 - optional
+        import uvloop  # noqa: PLC0415 - not on every platform
     except ImportError:
         return asyncio.run(work)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -215,7 +215,7 @@ def after_failed_try(  # noqa: PLR0911 - one return per row of the table
     | idle     | yes     | dead letter `idle_timeout`, unless redelivery is `always`                  |
     | maybe    | yes     | dead letter under `never`; else again, marked                              |
     """
-    wait = backoff(deferral.tries + 1, policy, chance)
+    wait = backoff(deferral.tries, policy, chance)
     if outcome == "not_sent":
         return Again(at=now + wait, attempts=deferral.attempts, maybe=deferral.maybe, gateway_since=None, error=error)
     if outcome == "gateway" and alive_lately:

@@ -122,7 +122,7 @@ def action_for(failing: Failing) -> Action:  # noqa: PLR0911 - one return per ro
 
 def _when_dead(failing: Failing, outcome: Outcome) -> Action:
     if failing.promised:
-        return _maybe(failing) if outcome is Outcome.MAYBE else Action.DEFER
+        return _maybe(failing) if outcome is Outcome.MAYBE else _defer(failing, outcome)
     if failing.dead_action is DeadAction.REJECT or failing.abandoned:
         return Action.REJECT if failing.deferrable else Action.AWAY
     return _maybe(failing) if outcome is Outcome.MAYBE else _defer(failing, outcome)

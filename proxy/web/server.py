@@ -106,7 +106,7 @@ class Server:
                 return await self._calls.handle(request, *data_path)
             except StoreFailure as problem:
                 return error_answer(_store_failed(problem))
-        handler: Callable[[Any], Awaitable[web.StreamResponse]] = self._application._handle  # noqa: SLF001
+        handler: Callable[[Any], Awaitable[web.StreamResponse]] = self._application._handle  # noqa: SLF001 - a test pins it
         return await handler(request)  # every request is one of `_request`'s
 
     async def stop(self, drain: float) -> int:

@@ -127,5 +127,5 @@ def test_a_run_deals_every_point_equally_often_and_the_same_for_the_same_seed() 
     plan = deal(Random(7), rounds=30, kills=3, workspaces=2)  # noqa: S311 - the same deal each time
     points = [kill.point for hand in plan for kill in hand]
     assert {points.count(point) for point in Point} == {90 // len(Point)}
-    assert plan == deal(Random(7), rounds=30, kills=3, workspaces=2)  # noqa: S311 - likewise
-    assert plan != deal(Random(8), rounds=30, kills=3, workspaces=2)  # noqa: S311 - likewise
+    assert plan == deal(Random(7), rounds=30, kills=3, workspaces=2)  # noqa: S311 - the same deal each time
+    assert plan != deal(Random(8), rounds=30, kills=3, workspaces=2)  # noqa: S311 - the same deal each time

@@ -59,6 +59,7 @@ class SmallAgent:
     """One workspace's agent, whichever life of it runs. `told` is what all lives said, in order."""
 
     folder: Path
+    name: str = "a"
     port: int = field(default_factory=free_port)
     told: list[dict[str, Any]] = field(default_factory=list)
     pipes: dict[str, Pipe] = field(default_factory=dict)
@@ -139,9 +140,9 @@ class SmallAgent:
         return self.heard(what)[count - 1]
 
 
-def processes_of(folder: Path) -> Iterator[int]:
-    """Every living process that a proxy with its data in `folder` started, and the launchers of such."""
-    wanted = os.fsencode(folder) + b"/"
+def processes_of(folder: Path, workspace: str = "") -> Iterator[int]:
+    """Every living process that a proxy with its data in `folder` started (for a workspace), and their launchers."""
+    wanted = os.fsencode(folder / "holdfast.db.d" / "process" / workspace) + b"/"
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal() or int(entry.name) == os.getpid():
             continue
@@ -150,7 +151,7 @@ def processes_of(folder: Path) -> Iterator[int]:
                 variable.startswith(b"HOLDFAST_CONFIG_PATH=" + wanted)
                 for variable in (entry / "environ").read_bytes().split(b"\0")
             )
-            launching = b"launcher" in (line := (entry / "cmdline").read_bytes()) and wanted in line
+            launching = b"launcher" in (line := (entry / "cmdline").read_bytes()) and wanted in line + b"/"
             if (started or launching) and (entry / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
                 yield int(entry.name)
 

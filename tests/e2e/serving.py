@@ -31,6 +31,7 @@ QUICK: Final[Mapping[str, Any]] = {
     "queue.backoff": 0.05,
     "queue.backoff_cap": 0.2,
     "queue.sweep": 0.2,
+    "queue.gateway_backoff": 0.05,
     "probe.away_first": 0.05,
     "probe.away_cap": 0.2,
     "upstream.connect_timeout": 2,

@@ -60,6 +60,10 @@ class Record:
         return [os.fsdecode(name) for name in self.data.split(b"\0")]
 
 
+Recorded = tuple[tuple[Record, ...], Path]
+"""What happened, and the directory that it happened in."""
+
+
 def compiler() -> str | None:
     """Return a C compiler that finds the C library's headers, if there is one: what CC names, cc, gcc or clang."""
     for word in (os.environ.get("CC"), "cc", "gcc", "clang"):
