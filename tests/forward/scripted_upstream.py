@@ -101,3 +101,29 @@ class Peer:
         finally:
             self._running.discard(task)
             writer.close()
+
+
+async def answer_all(line):
+    while True:
+        _, body = await line.request()
+        await line.answer(body)
+
+
+async def fetch(pool, url, **changes):
+    answer = await pool.send(ask(url, **changes))
+    return await answer.read(0)
+
+
+class Gate:
+    """An upstream that answers one request each time it is told to."""
+
+    def __init__(self):
+        self.seen = asyncio.Queue()
+        self.go = asyncio.Semaphore(0)
+
+    async def __call__(self, line):
+        while True:
+            _, body = await line.request()
+            self.seen.put_nowait(body)
+            await self.go.acquire()
+            await line.answer(body)

@@ -3,21 +3,10 @@
 import asyncio
 
 import pytest
-from forward.scripted_upstream import ask, settled
+from forward.scripted_upstream import Gate, answer_all, fetch, settled
 
 from proxy.forward import Outcome, UpstreamFailure
 from proxy.forward.connection import Connection
-
-
-async def answer_all(line):
-    while True:
-        _, body = await line.request()
-        await line.answer(body)
-
-
-async def fetch(pool, url, **changes):
-    answer = await pool.send(ask(url, **changes))
-    return await answer.read(0)
 
 
 async def test_one_connection_serves_call_after_call(pool, serve):
@@ -127,21 +116,6 @@ async def test_an_answer_that_overtakes_its_request_costs_the_connection(pool, s
 
 async def lookup_here(host):
     return ["127.0.0.1"]
-
-
-class Gate:
-    """An upstream that answers one request each time it is told to."""
-
-    def __init__(self):
-        self.seen = asyncio.Queue()
-        self.go = asyncio.Semaphore(0)
-
-    async def __call__(self, line):
-        while True:
-            _, body = await line.request()
-            self.seen.put_nowait(body)
-            await self.go.acquire()
-            await line.answer(body)
 
 
 async def test_a_call_beyond_the_limit_that_finds_no_connection_in_time_is_not_sent(make_pool, serve):

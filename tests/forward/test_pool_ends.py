@@ -3,22 +3,11 @@
 import asyncio
 
 import pytest
-from forward.scripted_upstream import ask, settled
+from forward.scripted_upstream import Gate, answer_all, fetch, settled
 
 from proxy.core.addresses import AddressPolicy
 from proxy.forward import Outcome, UpstreamFailure
 from proxy.forward.pool import Pool
-
-
-async def answer_all(line):
-    while True:
-        _, body = await line.request()
-        await line.answer(body)
-
-
-async def fetch(pool, url, **changes):
-    answer = await pool.send(ask(url, **changes))
-    return await answer.read(0)
 
 
 class HeldUpPool(Pool):

@@ -62,7 +62,9 @@ def test_the_traffic_does_everything_that_a_log_can_go_through(traffic: Traffic)
     names[DIRECTORY] = "."
     syncs = Counter(names[one.file] for one in records if one.kind is Kind.SYNC_END)
     log = f"{DATABASE}-wal"
-    headers = Counter(one.file for one in records if one.kind is Kind.WRITE and one.offset == 0 and names[one.file] == log)
+    headers = Counter(
+        one.file for one in records if one.kind is Kind.WRITE and one.offset == 0 and names[one.file] == log
+    )
     assert syncs[log] > 50
     assert syncs[DATABASE] > len(headers)  # folded at each close, and in between
     assert syncs["."] >= len(headers)  # each new log's name

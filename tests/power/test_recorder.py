@@ -120,7 +120,9 @@ sync_directory()
 os.replace("new", "file")
 """
     records, _ = run_recorded("-c", PRELUDE + program)
-    assert [image for image in images(records) if image not in ({"file": b"old", "new": b"new"}, {"file": b"new"})] == []
+    assert [
+        image for image in images(records) if image not in ({"file": b"old", "new": b"new"}, {"file": b"new"})
+    ] == []
     assert {image["file"] for image in images(records)} == {b"old", b"new"}
     records, _ = run_recorded("-c", PRELUDE + program + "sync_directory()\n")
     assert all(image == {"file": b"new"} for image in images(records))
@@ -167,7 +169,9 @@ def test_a_disk_only_goes_forward() -> None:
     ("program", "complaint"),
     [
         ("os.truncate(put('file'), 10); mmap.mmap(put('file'), 10)", "map"),
-        ("os.rename('/proc/self/cwd/' + str(os.close(put('a')) or 'a'), '../b')", "across directories"),
+        ("put('file'); os.rename('file', '../file')", "across directories"),
+        ("os.close(os.open('../file', os.O_CREAT)); os.rename('../file', 'file')", "across directories"),
+        ("os.close(os.open('../file', os.O_CREAT)); os.link('../file', 'file'); put('file')", "existed before"),
     ],
 )
 def test_what_cannot_be_followed_is_refused(

@@ -55,8 +55,8 @@ async def test_a_sound_store_is_called_sound(told: Told, tmp_path: Path) -> None
     [
         ("UPDATE deferrals SET id = 'other' WHERE id = 'queued'", "queued"),
         ("UPDATE deferrals SET tail = '/' WHERE id = 'queued'", "queued"),
-        ("UPDATE requests SET body = x'00' WHERE seq = (SELECT seq FROM deferrals WHERE id = 'leased')", "leased"),
-        ("DELETE FROM requests WHERE seq = (SELECT seq FROM deferrals WHERE id = 'dead')", "dead"),
+        ("UPDATE requests SET body = x'00' WHERE deferral = (SELECT seq FROM deferrals WHERE id = 'leased')", "leased"),
+        ("DELETE FROM requests WHERE deferral = (SELECT seq FROM deferrals WHERE id = 'dead')", "dead"),
         ("UPDATE answers SET status = 201", "completed"),
         ("DELETE FROM answers", "completed"),
         ("UPDATE deferrals SET tries = 0 WHERE id = 'completed'", "completed"),
