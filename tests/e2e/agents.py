@@ -151,7 +151,8 @@ def processes_of(folder: Path, workspace: str = "") -> Iterator[int]:
                 variable.startswith(b"HOLDFAST_CONFIG_PATH=" + wanted)
                 for variable in (entry / "environ").read_bytes().split(b"\0")
             )
-            launching = b"launcher" in (line := (entry / "cmdline").read_bytes()) and wanted in line + b"/"
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b"/")
+            launching = b"/launcher.py/" in line and wanted in line
             if (started or launching) and (entry / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
                 yield int(entry.name)
 
