@@ -108,7 +108,7 @@ class App(Assembly):
         outlived = await self.hosting.adopt()
         for watch in await self.store.release_owned(self.owner, self.now()):
             if watch.adopted:
-                self.routing.watch(watch)
+                self.routing.hold_context(watch.workspace_id, watch.context_id)
         return [fact for fact in outlived if isinstance(fact, Exited)]
 
     async def _resume(self, exits: list[Exited]) -> None:

@@ -3,7 +3,8 @@
 Owns: options, exit codes, what a person reads in the terminal.
 Knows nothing of: how anything is done; administrative commands talk to the HTTP API.
 
-Exit codes: 0 done, 1 it went wrong (the sentence on standard error says what), 2 wrong usage or configuration.
+Exit codes: 0 done, 1 it went wrong (the sentence on standard error says what), 2 wrong usage or configuration, 3 the
+demo's stage never came up.
 """
 
 import asyncio

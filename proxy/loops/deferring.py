@@ -96,7 +96,7 @@ class Deferring:
         """Put a request away; the row is committed when this returns. With a lease it is adopted: a call is running.
 
         Raises:
-            CallerError: the key is in use for other content (409), the queue is full (429).
+            CallerError: the key is in use for other content (409), the queue is full (429), the workspace gone (404).
             ProxyError: the store could not commit (503, `busy`); nothing was stored.
         """
         deferral = self._deferral(route, incoming, maybe=maybe, error=error)
@@ -120,9 +120,13 @@ class Deferring:
                 fields={"problem": problem.reason},
             )
             raise queue_unavailable() from problem
+        if placed.expired is not None:
+            self.ended(placed.expired)
         return self._placed(route, incoming, placed)
 
     def _placed(self, route: Route, incoming: Incoming, placed: Enqueued) -> Receipt:
+        if placed.placed is Placed.GONE:
+            raise CallerError("WORKSPACE_NOT_FOUND", f"workspace {route.id} was removed", status=404)
         if placed.deferral is None or placed.placed in {Placed.FULL_ROWS, Placed.FULL_BYTES}:
             kind = "messages" if placed.placed is Placed.FULL_ROWS else "bytes"
             raise CallerError(
@@ -239,7 +243,7 @@ class Deferring:
             workspace=deferral.workspace_id,
             receipt=deferral.id,
             request_id=deferral.request_id,
-            fields={"reason": deferral.last_error} if deferral.last_error else {},
+            fields={"reason": deferral.last_error} if deferral.state is not State.COMPLETED else {},
         )
 
 

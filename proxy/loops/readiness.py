@@ -75,8 +75,8 @@ class Readiness:
                         await self.announce(route, Cause.PROBE)
                     return
                 if loop.time() >= deadline and route.open_cycle is not None:
+                    deadline = math.inf  # its cycle has failed; should it come all the same, it is welcome
                     await self.on_unready(route)
-                    return
                 await asyncio.sleep(delay)
                 delay = min(delay * self._factor, self._cap)
         finally:

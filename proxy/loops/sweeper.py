@@ -41,7 +41,8 @@ class Sweeper:
         """Queue again what a lease holder did not finish in time; the replay sweep finds it (scenario 46)."""
         for watch in await self._store.release_expired(self._now()):
             if watch.adopted:
-                self._routing.watch(watch)
+                # Its call is nobody's any more: from now on it holds its context back.
+                self._routing.hold_context(watch.workspace_id, watch.context_id)
 
     async def expiries(self) -> None:
         """End queued deferrals whose time to live has passed; their callers' tasks fail and say so (scenario 47)."""

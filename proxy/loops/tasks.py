@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 from proxy.clock import Now
 from proxy.core import a2a
@@ -86,8 +87,11 @@ class Tasks:
     async def get(self, route: Route, call: a2a.Call, deferral: Deferral, headers: RawHeaders) -> TaskAnswer:
         """Answer a get for a deferred task: from the store, or from the agent while the task is still open there."""
         task = deferral.task
-        if task is not None and deferral.state is State.COMPLETED and task.state not in TERMINAL:
-            task = await self._ask_agent(route, call, deferral, headers) or task
+        if task is not None and task.state not in TERMINAL:
+            if deferral.state is State.COMPLETED:
+                task = await self._ask_agent(route, call, deferral, headers) or task
+            elif deferral.state not in ACTIVE:
+                task = _failed(deferral, task, deferral.completed_at or self._now())
         if task is None:
             missing = a2a.task_not_found(call)
             return TaskAnswer(status=missing.status, body=missing.body, content_type=missing.content_type)
@@ -155,6 +159,19 @@ class Tasks:
         stored = StoredTask(json=kept.task_json, version=kept.version.value, state=kept.state)
         await self._store.update_task(deferral.id, stored)
         return stored
+
+
+def _failed(deferral: Deferral, task: StoredTask, at: datetime) -> StoredTask:
+    """The task of a deferral that ended without being told: the store itself ended it, in passing."""
+    said = a2a.failed_task(
+        a2a.Version(task.version),
+        task_id=deferral.task_id or "",
+        context_id=deferral.context_id or "",
+        state="failed",
+        text=deferral.last_error or deferral.state.value,
+        at=at,
+    )
+    return StoredTask(json=said, version=task.version, state="failed")
 
 
 async def _at_once(_: str) -> None:

@@ -42,7 +42,7 @@ async def proxy(make: Callable[..., Awaitable[Serving]]) -> Serving:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serving]:
-    """One that every test of the module finds, and leaves, serving."""
+    """One that every test of the module finds, and leaves, serving; it may be killed in between."""
     serving = Serving(tmp_path_factory.mktemp("shared"))
     await serving.start()
     yield serving
@@ -62,9 +62,3 @@ async def agent(tmp_path: Path) -> AsyncIterator[SmallAgent]:
 def stage(shared: Serving, agent: SmallAgent) -> Stage:
     """An agent of this test's own at the shared proxy."""
     return Stage(shared, agent)
-
-
-@pytest.fixture
-def mortal(proxy: Serving, agent: SmallAgent) -> Stage:
-    """An agent of this test's own at a proxy of its own, which may be killed."""
-    return Stage(proxy, agent)

@@ -19,8 +19,7 @@ Make = Callable[..., Any]
 
 
 @pytest.mark.parametrize("preset", ["combined", "hold-first"])
-async def test_scenario_22_the_settle_window_outlives_the_proxy(mortal: Stage, preset: str) -> None:
-    stage = mortal
+async def test_scenario_22_the_settle_window_outlives_the_proxy(stage: Stage, preset: str) -> None:
     await stage.set(policy={"preset": preset, "settle_hold": 600, "settle_window": 600})
     await stage.restart()
     await stage.finished(2)
@@ -37,9 +36,8 @@ async def test_scenario_22_the_settle_window_outlives_the_proxy(mortal: Stage, p
 
 
 async def test_scenario_46_a_deferral_that_was_leased_when_the_proxy_was_killed_is_delivered_by_its_next_life(
-    mortal: Stage,
+    stage: Stage,
 ) -> None:
-    stage = mortal
     await stage.set("boot")
     await stage.restart()
     await stage.agent.tells("booted", 2)
@@ -108,8 +106,7 @@ async def test_a_strike_and_a_debounce_outlive_the_proxy(make: Make, agent: Smal
     assert len(agent.heard("booted")) == 1
 
 
-async def test_an_agent_that_died_while_no_proxy_looked_is_restarted_by_the_next_life(mortal: Stage) -> None:
-    stage = mortal
+async def test_an_agent_that_died_while_no_proxy_looked_is_restarted_by_the_next_life(stage: Stage) -> None:
     await stage.set()
     await stage.proxy.kill()
     stage.kill_agent()
@@ -122,9 +119,8 @@ async def test_an_agent_that_died_while_no_proxy_looked_is_restarted_by_the_next
 
 @pytest.mark.parametrize("moment", ["stopping", "booting"])
 async def test_a_restart_that_was_under_way_is_carried_to_its_end_by_the_next_life(
-    mortal: Stage, moment: str
+    stage: Stage, moment: str
 ) -> None:
-    stage = mortal
     await stage.set("boot", "stop")
     await stage.restart()
     await stage.agent.tells("stopping")
@@ -140,8 +136,7 @@ async def test_a_restart_that_was_under_way_is_carried_to_its_end_by_the_next_li
     assert stage.processes() == [stage.agent.heard("booted")[1]["booted"]]
 
 
-async def test_a_dead_agent_that_waits_for_its_next_start_refuses_with_the_time_until_then(mortal: Stage) -> None:
-    stage = mortal
+async def test_a_dead_agent_that_waits_for_its_next_start_refuses_with_the_time_until_then(stage: Stage) -> None:
     await stage.set(policy={"restart_backoff": 120, "restart_backoff_cap": 120})
     stage.agent.broken.touch()
     stage.kill_agent()
@@ -168,8 +163,7 @@ async def _refused_during_backoff(stage: Stage) -> None:
     assert (await stage.view())["queue_depth"] == 0
 
 
-async def test_an_agent_that_exits_at_once_each_time_is_abandoned_until_the_admin_restarts_it(mortal: Stage) -> None:
-    stage = mortal
+async def test_an_agent_that_exits_at_once_each_time_is_abandoned_until_the_admin_restarts_it(stage: Stage) -> None:
     await stage.set(policy={"restart_intensity": 3})
     stage.agent.broken.touch()
     stage.kill_agent()

@@ -49,17 +49,21 @@ class Executor(AgentExecutor):
         assert message is not None
         text, task_id, context_id = get_message_text(message), context.task_id or "", context.context_id or ""
         self.executed.append((message.message_id, task_id))
-        state = TaskState.TASK_STATE_COMPLETED
         if text == "stream":
             await self._stream(task_id, context_id, event_queue)
             return
+        echo = new_text_artifact(name="answer", text=f"echo: {text}")
+        done = TaskStatus(state=TaskState.TASK_STATE_COMPLETED)
+        if context.current_task is not None:  # the SDK takes no second task, only what becomes of the first
+            ids = {"task_id": task_id, "context_id": context_id}
+            await event_queue.enqueue_event(TaskArtifactUpdateEvent(artifact=echo, last_chunk=True, **ids))
+            await event_queue.enqueue_event(TaskStatusUpdateEvent(status=done, **ids))
+            return
+        task = Task(id=task_id, context_id=context_id, status=done, artifacts=[echo], history=[message])
         if text == "ask":
-            state = TaskState.TASK_STATE_INPUT_REQUIRED
-        artifacts = [] if text == "ask" else [new_text_artifact(name="answer", text=f"echo: {text}")]
-        status = TaskStatus(state=state)
-        await event_queue.enqueue_event(
-            Task(id=task_id, context_id=context_id, status=status, artifacts=artifacts, history=[message])
-        )
+            asks = TaskStatus(state=TaskState.TASK_STATE_INPUT_REQUIRED)
+            task = Task(id=task_id, context_id=context_id, status=asks, history=[message])
+        await event_queue.enqueue_event(task)
 
     async def _stream(self, task_id: str, context_id: str, event_queue: EventQueue) -> None:
         working = TaskStatus(state=TaskState.TASK_STATE_WORKING)

@@ -31,7 +31,7 @@ def run_recorded(recorder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ca
         folder = tmp_path_factory.mktemp("recorded")
         directory = folder / "data"
         directory.mkdir()
-        environment = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
         recording.record(
             [sys.executable, *words],
             recorder=recorder,

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from store.examples import NO_LIMITS, T0, a_decision, a_deferral, a_leased, a_workspace, at, put
+from store.examples import NO_LIMITS, T0, a_decision, a_deferral, a_leased, a_token, a_workspace, at, put
 
 from proxy.core.deferral import State, StoredAnswer
 from proxy.store import Ending, Placed, StoreFailure, sqlite, sqlite_engine
@@ -96,25 +96,30 @@ async def test_a_batch_is_bounded(path: Path):
     await store.aclose()
 
 
-async def test_a_unit_that_fails_leaves_its_batch_alone(store: SqliteStore):
+async def test_a_unit_that_fails_leaves_its_batch_alone_and_nothing_of_itself(store: SqliteStore):
     await put(store, a_deferral("taken"))
+    await store.add_token(a_token("taken"))
     block = Block()
     holding = asyncio.create_task(store._write(block))
     await block.began.wait()
-    writes = [store.enqueue(a_deferral(name), limits=NO_LIMITS) for name in ("a", "taken", "b")]
-    gathered = asyncio.gather(
-        *writes, store.finish("a", None, Ending(state=State.COMPLETED, at=T0)), return_exceptions=True
-    )
+    writes = [
+        store.enqueue(a_deferral("a"), limits=NO_LIMITS),
+        store.enqueue(a_deferral("taken"), limits=NO_LIMITS),
+        store.create(a_workspace("half"), token=a_token("taken")),
+        store.finish("a", None, Ending(state=State.COMPLETED, at=T0)),
+        store.enqueue(a_deferral("b"), limits=NO_LIMITS),
+    ]
+    gathered = asyncio.gather(*writes, return_exceptions=True)
     await asyncio.sleep(0)
     block.let_go.set()
-    first, failed, last, misused = await gathered
+    first, *failed, misused, last = await gathered
     await holding
     assert (first.placed, last.placed) == (Placed.INSERTED, Placed.INSERTED)
-    assert isinstance(failed, StoreFailure)
-    assert failed.reason == "conflict"
+    assert [(type(each), each.reason) for each in failed] == [(StoreFailure, "conflict")] * 2
     assert isinstance(misused, ValueError)
     assert [deferral.id for deferral in await store.deferrals()] == ["b", "a", "taken"]
     assert (await ask(store, "SELECT depth FROM queue_sizes")) == [(3,)]
+    assert await store.workspace("half") is None, "what it wrote before it failed is taken back"
 
 
 async def test_a_caller_cancelled_in_mid_batch_is_written_all_the_same(store: SqliteStore):

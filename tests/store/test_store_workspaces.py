@@ -120,6 +120,7 @@ async def test_no_sign_at_all_is_no_later_sign(store: Store):
 async def test_a_restart_is_recorded_with_the_life_that_it_starts(store: Store):
     await store.create(a_workspace(), token=a_token("registered"))
     await store.add_token(a_token("life-1", incarnation=1))
+    await store.add_token(a_token("early", incarnation=2))
     await store.add_token(a_token("foreign", name="other", incarnation=1))
     await store.add_token(a_token("client", kind="client", incarnation=1))
     begun = a_workspace(incarnation=2, generation=1)
@@ -129,7 +130,7 @@ async def test_a_restart_is_recorded_with_the_life_that_it_starts(store: Store):
     assert saved == replace(begun, version=1)
     assert await store.restarts("w", limit=9) == [a_cycle()]
     seen = await store.snapshot(restarts_since=T0, completed_since=T0)
-    assert {token.id for token in seen.tokens} == {"registered", "foreign", "client", "life-2"}
+    assert {token.id for token in seen.tokens} == {"registered", "early", "foreign", "client", "life-2"}
     assert await store.decisions("w", limit=9) == [a_decision()]
 
 
