@@ -136,6 +136,7 @@ class Assembly:
             rules=QueueRules(
                 rows=config.queue.rows,
                 bytes=config.queue.bytes,
+                caller_rows=config.queue.caller_rows,
                 ttl=config.queue.ttl,
                 idempotency_retention=config.queue.idempotency_retention,
             ),

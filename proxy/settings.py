@@ -147,6 +147,9 @@ class QueueSettings:
 
     rows: Annotated[int, About("Deferrals that may wait per workspace; 0: no limit.", unit="rows")] = 1000
     bytes: Annotated[int, About("Bytes that may wait per workspace; 0: no limit.", unit="bytes")] = 64 * _MIB
+    caller_rows: Annotated[
+        int, About("Deferrals that one caller may have waiting per workspace; 0: no limit.", unit="rows")
+    ] = 0
     ttl: Annotated[float, seconds("A deferral not delivered for this long expires.", least=1)] = 86_400.0
     retention: Annotated[float, seconds("How long answers and ended deferrals are kept.", least=1)] = 86_400.0
     idempotency_retention: Annotated[

@@ -80,6 +80,8 @@ class EventName(StrEnum):
     DEFERRAL_EXPIRED = "deferral.expired", Level.WARNING, "A deferral outlived its time to live."
     DEFERRAL_CANCELLED = "deferral.cancelled", Level.INFO, "A deferral was cancelled before it ran."
     DEFERRAL_DROPPED = "deferral.dropped", Level.WARNING, "An admin dropped a stale deferral."
+    DEFERRAL_UNWRITTEN = "deferral.unwritten", Level.ERROR, "The store cannot take what a delivery led to; tried on."
+    DEFERRAL_REDRIVEN = "deferral.redriven", Level.INFO, "An admin had a dead letter queued again."
     DEFERRAL_REFUSED = "deferral.refused", Level.WARNING, "A request could not be put away: queue full, or no commit."
     RUNTIME_FAILED = "runtime.failed", Level.ERROR, "A runtime's interface failed or did not answer in time."
 

@@ -68,12 +68,16 @@ class Beats:
             max_concurrent=beat.max_concurrent,
             progress=beat.progress if beat.progress is not None else route.signs.progress,
         )
+        # Calls of ours that the agent is at are counted when they end; the rest is known from beats alone.
+        route.others = max(0, (beat.active_tasks or 0) - route.busy)
         was = route.workspace
         await self._records.change(
             route,
             lambda known: _after_beat(known, beat, now),
             decide=lambda after: self._records.decision(after, Trigger.REGISTRATION, _action(was, after)),
         )
+        if beat.status is not None:
+            route.degraded_in = route.workspace.incarnation if beat.status == "degraded" else None
         if beat.agent != "down" and (beat.status == "ready" or route.size.rows):
             self._ring(route)
 

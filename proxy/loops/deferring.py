@@ -7,22 +7,24 @@ Knows nothing of: why a request is deferred, how the 202 looks, who delivers lat
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 
 from proxy.clock import Now
 from proxy.core import a2a
 from proxy.core.decision import Decision
-from proxy.core.deferral import Deferral, Lease, Priority, RawHeaders, State, StoredRequest, StoredTask
+from proxy.core.deferral import ACTIVE, Deferral, Lease, Priority, RawHeaders, State, StoredRequest, StoredTask
 from proxy.core.errors import CallerError, ProxyError
 from proxy.loops.routing import Route, Routing
 from proxy.store import Ending, Enqueued, Placed, QueueLimits, QueueSize, Store, StoreFailure, Watch
+from proxy.store.laws import SUPERSEDED
 from proxy.store.vault import Vault
 from proxy.telemetry import EventName, Telemetry
 
 BUSY_RETRY_AFTER = 30
 QUEUED_TEXT = "The workspace is away; the request is stored and will be delivered when it is back."
+REDRIVEN_TEXT = "The request was given up; an operator had it queued again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +53,14 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueRules:
-    """Limits per workspace: rows, bytes, seconds to live, seconds in which a finished key still joins. 0 = off."""
+    """Limits per workspace: rows, bytes, rows of one caller, seconds to live, seconds in which a finished key joins.
+
+    0 = off.
+    """
 
     rows: int
     bytes: int
+    caller_rows: int
     ttl: float
     idempotency_retention: float
 
@@ -104,14 +110,20 @@ class Deferring:
             deferral = replace(
                 deferral, state=State.LEASED, lease=lease, leased_at=deferral.enqueued_at, adopted=True, tries=1
             )
-        now = deferral.enqueued_at
-        since = None
-        if self._rules.idempotency_retention > 0:
-            since = now - timedelta(seconds=self._rules.idempotency_retention)
-        limits = QueueLimits(rows=self._rules.rows, bytes=self._rules.bytes, idempotency_since=since)
+        limits = QueueLimits(
+            rows=self._rules.rows,
+            bytes=self._rules.bytes,
+            idempotency_since=self._joined_since(deferral.enqueued_at),
+            caller_rows=self._rules.caller_rows,
+        )
         try:
             line = replace(decision, receipt=deferral.id) if decision is not None else None
-            placed = await self._store.enqueue(deferral, limits=limits, decision=line)
+            placed = await self._store.enqueue(
+                deferral,
+                limits=limits,
+                decision=line,
+                expired_task=lambda old: ended_task(old, "failed", SUPERSEDED, deferral.enqueued_at),
+            )
         except StoreFailure as problem:
             self._telemetry.emit(
                 EventName.DEFERRAL_REFUSED,
@@ -124,24 +136,35 @@ class Deferring:
             self.ended(placed.expired)
         return self._placed(route, incoming, placed)
 
+    def _joined_since(self, now: datetime) -> datetime | None:
+        """What was completed later than this is joined by repetitions; None where nothing is."""
+        kept = self._rules.idempotency_retention
+        return now - timedelta(seconds=kept) if kept > 0 else None
+
+    def joins(self, deferral: Deferral) -> bool:
+        """Whether a repetition gets this one's place or answer now, as `Store.enqueue` has it (scenarios 40, 47)."""
+        now = self._now()
+        if deferral.state in ACTIVE:
+            return deferral.state is State.LEASED or deferral.expires_at > now
+        since, ended = self._joined_since(now), deferral.completed_at
+        if deferral.state is not State.COMPLETED or since is None or ended is None:
+            return False
+        return ended > since
+
+    def forget_keys(self) -> None:
+        """Let go of the keys of deferrals that nothing joins any more."""
+        self._routing.forget_keys(self._joined_since(self._now()) or self._now())
+
     def _placed(self, route: Route, incoming: Incoming, placed: Enqueued) -> Receipt:
-        if placed.placed is Placed.GONE:
-            raise CallerError("WORKSPACE_NOT_FOUND", f"workspace {route.id} was removed", status=404)
-        if placed.deferral is None or placed.placed in {Placed.FULL_ROWS, Placed.FULL_BYTES}:
-            kind = "messages" if placed.placed is Placed.FULL_ROWS else "bytes"
-            raise CallerError(
-                "QUEUE_FULL",
-                f"the queue of workspace {route.id} is full ({kind})",
-                status=429,
-                retry_after=BUSY_RETRY_AFTER,
-                facts={"queue_full": True, "kind": kind, "queue_depth": placed.depth},
-            )
+        if placed.expired is not None:
+            self.ended(placed.expired)
+        if placed.deferral is None:
+            raise refusal(route.id, placed)
         if placed.placed is Placed.CONFLICT:
             raise key_conflict(placed.deferral.id)
         stored = placed.deferral
         if placed.placed is Placed.INSERTED:
-            route.size = QueueSize(rows=route.size.rows + 1, bytes=route.size.bytes + stored.size)
-            self._routing.watch(watch_of(stored))
+            self._queued(route, stored)
             self._telemetry.emit(
                 EventName.DEFERRAL_QUEUED,
                 workspace=route.id,
@@ -150,6 +173,11 @@ class Deferring:
                 fields={"depth": placed.depth, "redelivery": "maybe" if stored.maybe else "no"},
             )
         return Receipt(deferral=stored, depth=placed.depth, joined=placed.placed is Placed.JOINED)
+
+    def _queued(self, route: Route, deferral: Deferral) -> None:
+        """Take note in the routing table that a deferral is active now."""
+        route.size = QueueSize(rows=route.size.rows + 1, bytes=route.size.bytes + deferral.size)
+        self._routing.watch(watch_of(deferral))
 
     def _deferral(self, route: Route, incoming: Incoming, *, maybe: bool, error: str | None) -> Deferral:
         now = self._now()
@@ -170,7 +198,7 @@ class Deferring:
             caller=incoming.caller,
             request=StoredRequest(method=incoming.method, tail=incoming.tail, headers=plain, body=incoming.body),
             enqueued_at=now,
-            expires_at=now + timedelta(seconds=self._rules.ttl or FOREVER),
+            expires_at=self._expiry(now),
             next_attempt_at=now,
             priority=incoming.priority,
             binding=call.binding.value,
@@ -191,6 +219,9 @@ class Deferring:
             credentials=self._vault.seal(pack(sealed), owner=deferral_id) if sealed else None,
         )
 
+    def _expiry(self, now: datetime) -> datetime:
+        return now + timedelta(seconds=self._rules.ttl or FOREVER)
+
     def headers_of(self, deferral: Deferral) -> RawHeaders:
         """The stored headers with the credentials back in them."""
         if deferral.credentials is None:
@@ -205,23 +236,16 @@ class Deferring:
         *,
         lease_token: str | None,
         task_state: str,
+        maybe: bool = False,
         decision: Decision | None = None,
     ) -> Deferral | None:
-        """End a deferral without an answer of the agent's; its caller's task says why. None when the race was lost."""
+        """End a deferral without an answer of the agent's; its caller's task says why. None when the race was lost.
+
+        `maybe`: a try of it may have reached the agent, and whoever drives it again must know.
+        """
         now = self._now()
-        task = None
-        if deferral.task_id is not None and deferral.context_id is not None:
-            version = a2a.Version(deferral.protocol)
-            said = a2a.failed_task(
-                version,
-                task_id=deferral.task_id,
-                context_id=deferral.context_id,
-                state=task_state,
-                text=reason,
-                at=now,
-            )
-            task = StoredTask(json=said, version=version.value, state=task_state)
-        ending = Ending(state=state, at=now, error=reason, task=task)
+        task = ended_task(deferral, task_state, reason, now)
+        ending = Ending(state=state, at=now, error=reason, maybe=maybe, task=task)
         ended = await self._store.finish(deferral.id, lease_token, ending, decision=decision)
         if ended is not None:
             self.ended(ended)
@@ -236,8 +260,10 @@ class Deferring:
             route.size = QueueSize(rows=rows, bytes=0 if rows == 0 else route.size.bytes)
         if not deferral.adopted:
             self._routing.unwatch_context(deferral.workspace_id, deferral.context_id)
-        if deferral.state is not State.COMPLETED or self._rules.idempotency_retention <= 0:
-            self._routing.forget_key(deferral.workspace_id, deferral.caller, deferral.idempotency_key)
+        if deferral.state is State.COMPLETED and self._rules.idempotency_retention > 0:
+            self._routing.watch(watch_of(deferral))
+        else:
+            self._routing.forget_key(deferral.workspace_id, deferral.caller, deferral.idempotency_key, deferral.id)
         self._telemetry.emit(
             ENDED_EVENTS[deferral.state],
             workspace=deferral.workspace_id,
@@ -245,6 +271,20 @@ class Deferring:
             request_id=deferral.request_id,
             fields={"reason": deferral.last_error} if deferral.state is not State.COMPLETED else {},
         )
+
+    async def redrive(self, route: Route, deferral: Deferral, *, decision: Decision) -> Deferral | None:
+        """Queue a dead letter again, its task as submitted; None when it is none, or its key is in use."""
+        now = self._now()
+        task = resubmitted_task(deferral, now)
+        back = await self._store.redrive(
+            deferral.id, now=now, expires_at=self._expiry(now), task=task, decision=decision
+        )
+        if back is not None:
+            self._queued(route, back)
+            self._telemetry.emit(
+                EventName.DEFERRAL_REDRIVEN, workspace=route.id, receipt=back.id, request_id=back.request_id
+            )
+        return back
 
 
 FOREVER = 100 * 365 * 86400.0
@@ -258,6 +298,35 @@ ENDED_EVENTS = {
 
 CREDENTIALS = frozenset({b"authorization", b"cookie", b"x-api-key", b"api-key", b"proxy-authorization"})
 """Headers that are sealed: the usual ones; a card's own security schemes name more."""
+
+
+def stored_call(deferral: Deferral) -> a2a.Call:
+    """What a stored request says; MalformedBody for one that could not be read."""
+    request = deferral.request
+    headers = {name.lower(): value.decode("latin-1") for name, value in request.headers}
+    return a2a.read(
+        request.method, request.tail, headers.get(b"a2a-version"), headers.get(b"content-type"), request.body
+    )
+
+
+def ended_task(deferral: Deferral, state: str, text: str, at: datetime) -> StoredTask | None:
+    """The task of a deferral that Holdfast ends itself, and why; None where it has none."""
+    if deferral.task_id is None or deferral.context_id is None:
+        return None
+    version = a2a.Version(deferral.protocol)
+    said = a2a.failed_task(
+        version, task_id=deferral.task_id, context_id=deferral.context_id, state=state, text=text, at=at
+    )
+    return StoredTask(json=said, version=version.value, state=state)
+
+
+def resubmitted_task(deferral: Deferral, at: datetime) -> StoredTask | None:
+    """The task of a dead letter that is queued again: submitted, as at first; None where it has none."""
+    if deferral.task_id is None or deferral.context_id is None:
+        return None
+    call = stored_call(deferral)
+    said = a2a.submitted_task(call, task_id=deferral.task_id, context_id=deferral.context_id, at=at, text=REDRIVEN_TEXT)
+    return StoredTask(json=said, version=call.version.value, state="submitted")
 
 
 def split_credentials(headers: RawHeaders) -> tuple[RawHeaders, RawHeaders]:
@@ -287,19 +356,40 @@ def watch_of(deferral: Deferral) -> Watch:
         context_id=deferral.context_id,
         task_id=deferral.task_id,
         upstream_task_id=deferral.upstream_task_id,
-        active=True,
+        active=deferral.state in ACTIVE,
         adopted=deferral.adopted,
         completed_at=deferral.completed_at,
     )
 
 
-def queue_unavailable() -> ProxyError:
-    """The answer when a request should be put away and cannot be."""
+def refusal(workspace_id: str, placed: Enqueued) -> CallerError:
+    """The answer to a request for which there is no room, or no workspace any more."""
+    if placed.placed is Placed.GONE:
+        return CallerError("WORKSPACE_NOT_FOUND", f"workspace {workspace_id} was removed", status=404)
+    kind, text = FULL[placed.placed]
+    return CallerError(
+        "QUEUE_FULL",
+        f"the queue of workspace {workspace_id} {text}",
+        status=429,
+        retry_after=BUSY_RETRY_AFTER,
+        facts={"queue_full": True, "kind": kind, "queue_depth": placed.depth},
+    )
+
+
+FULL = {
+    Placed.FULL_ROWS: ("messages", "is full (messages)"),
+    Placed.FULL_BYTES: ("bytes", "is full (bytes)"),
+    Placed.FULL_CALLER: ("peer", "holds as many requests of this caller as one caller may have there"),
+}
+
+
+def queue_unavailable(delivered: str = "no") -> ProxyError:
+    """The answer when a request should be put away and the store cannot; `delivered` says whether the agent has it."""
     return ProxyError(
         "QUEUE_UNAVAILABLE",
         "the request could not be put away; it was not accepted",
         retry_after=BUSY_RETRY_AFTER,
-        facts={"busy": True},
+        facts={"busy": True, "delivered": delivered},
     )
 
 

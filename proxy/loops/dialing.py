@@ -95,10 +95,10 @@ def join(base: str, tail: str) -> str:
     The URL's own query, if it has one, comes first.
     """
     base, _, own_query = base.partition("?")
-    path, _, query = tail.partition("?")
+    path, mark, query = tail.partition("?")
     both = "&".join(part for part in (own_query, query) if part)
     url = base.rstrip("/") + path if path else base
-    return f"{url}?{both}" if both else url
+    return f"{url}?{both}" if both or mark else url
 
 
 def gateway(status: int) -> bool:

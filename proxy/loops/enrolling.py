@@ -80,13 +80,13 @@ class Enrolling:
             CallerError: 400 for what cannot be, with every problem named.
         """
         registration = self._registration(said, by_admin=by_admin)
-        await self._check_name(said.get("url"))
+        led_astray = await self._name_problems(said.get("url"))
         while True:
             route = self._routing.get(workspace_id)
             known = route.workspace if route is not None else None
             now = self._now()
             after = register(known, workspace_id, registration, now)
-            self._check(after, said)
+            self._check(after, said, led_astray)
             if route is None:
                 enrolled = await self._create(after) or await self._recreate(workspace_id, registration)
                 if enrolled is None:
@@ -168,14 +168,18 @@ class Enrolling:
             settings=settings,
         )
 
-    def _check(self, workspace: Workspace, said: Mapping[str, Any]) -> None:
-        """Refuse what could not work, everything at once, before anything is written."""
+    def _check(self, workspace: Workspace, said: Mapping[str, Any], led_astray: list[str]) -> None:
+        """Refuse what could not work, everything at once, before anything is written.
+
+        `led_astray`: what is wrong with where the name in the URL leads.
+        """
         problems: list[str] = []
         managed = workspace.runtime_type != "none"
         if workspace.delivery_mode is DeliveryMode.PUSH and workspace.url is None and not managed:
             problems.append("a push workspace needs a url")
         if said.get("url") is not None:
-            problems += self.url_problems(str(said["url"]), own_child=workspace.runtime_type == "process")
+            own_child = workspace.runtime_type == "process"
+            problems += self.url_problems(str(said["url"]), own_child=own_child) or led_astray
         if said.get("runtime") is not None:
             problems += self._check_runtime(said["runtime"])
         if said.get("probe") is not None:
@@ -189,11 +193,10 @@ class Enrolling:
         if problems:
             raise CallerError("BAD_WORKSPACE", "; ".join(problems), facts={"problems": problems})
 
-    async def _check_name(self, url: str | None) -> None:
-        """Refuse a URL whose name leads to a forbidden address already now; the same is checked at each connect."""
+    async def _name_problems(self, url: str | None) -> list[str]:
+        """Whether a URL's name leads to a forbidden address already now; the same is checked at each connect."""
         problem = await self._look_up(url) if url is not None else None
-        if problem is not None:
-            raise CallerError("BAD_WORKSPACE", f"url: {problem}", facts={"problems": [f"url: {problem}"]})
+        return [f"url: {problem}"] if problem is not None else []
 
     def url_problems(self, url: str, *, own_child: bool) -> list[str]:
         """What is wrong with an upstream URL, by the SSRF rules; names are resolved when they are dialled."""
@@ -216,8 +219,8 @@ class Enrolling:
         def merge(known: Workspace) -> Workspace:
             return merged(known, said)
 
-        await self._check_name(said.get("url"))
-        self._check(merge(route.workspace), _checked_members(merge(route.workspace), said))
+        after = merge(route.workspace)
+        self._check(after, _checked_members(after, said), await self._name_problems(said.get("url")))
         await self._records.change(
             route,
             merge,

@@ -25,6 +25,7 @@ from proxy.core import restart as brakes
 from proxy.core.decision import Trigger
 from proxy.core.lifecycle import Cause, Status
 from proxy.core.liveness import (
+    Alive,
     Ask,
     Busy,
     Dead,
@@ -236,8 +237,11 @@ class Gate:
     ) -> None:
         """Store strikes that changed, write the decision log, tell whoever listens.
 
-        A workspace that is down and now is neither dead nor unknown is judged afresh the next time.
+        A workspace that is down and now is neither dead nor unknown is judged afresh the next time. A sweep that finds a
+        workspace alive by the rule by which it was alive before leaves nothing: it comes four times a minute.
         """
+        if trigger is Trigger.SWEEP and isinstance(verdict, Alive) and _as_before(route.workspace, verdict):
+            return
         stands = isinstance(verdict, Dead | Unknown)
         last = LastVerdict(verdict=verdict.name, rule=verdict.rule, at=self._now())
         decided = self._records.decision(
@@ -334,6 +338,13 @@ class Gate:
             rule=verdict.rule,
             fields={"verdict": verdict.name},
         )
+
+
+def _as_before(workspace: Workspace, verdict: Verdict) -> bool:
+    """The verdict says what the last one said, and nothing of the record would change by it."""
+    last = workspace.last_verdict
+    same = last is not None and (last.verdict, last.rule) == (verdict.name, verdict.rule)
+    return same and workspace.strikes == verdict.strikes and workspace.offline_rule is None
 
 
 def _parked(workspace: Workspace) -> Busy | None:

@@ -9,9 +9,11 @@ Theory of operation. A sweep passes over all workspaces that should serve, a bou
   evaluation adds no strike, and inside a settle window it finds what any other finds.
 * Where none can tell, silence makes a workspace *stale*: offline, but never restarted and dialled all the same. Its
   network probe is tried first: whoever answers is not stale.
-* `failures` network probes in a row that fail make a ready workspace degraded; the next that passes makes it ready.
+* `failures` network probes in a row that fail make a ready workspace degraded; the next that passes makes it ready,
+  unless the workspace itself says in its beats that it is degraded.
 
-Ages that span a jump of the clock prove nothing: for one TTL after it, and after the start of the proxy, nobody is stale.
+Ages that span a jump of the clock prove nothing: for one TTL after it, and after the start of the proxy, nobody is
+stale.
 """
 
 import asyncio
@@ -136,10 +138,10 @@ class Health:
     async def _count(self, route: Route, *, passed: bool) -> None:
         """Count network probes; a row of failures degrades, a success restores."""
         misses = 0 if passed else self._misses.get(route.id, 0) + 1
-        degraded_by_us = route.id in self._misses and self._misses[route.id] >= self._rules.failures
         self._misses[route.id] = misses
-        now = self._now()
-        if passed and degraded_by_us:
+        now, known = self._now(), route.workspace
+        # A workspace that calls itself degraded knows more than its probe. What an earlier proxy degraded is restored.
+        if passed and known.status is Status.DEGRADED and route.degraded_in != known.incarnation:
             await self._move(route, lambda known: become_ready(known, Cause.PROBE, now), "status ready")
         elif self._rules.failures and misses == self._rules.failures:
             await self._move(route, _degraded, "status degraded")

@@ -10,14 +10,16 @@ of its own, while a ticker renews all open leases. After a recovery the window s
 completed replay, up to the workspace's capacity less the calls that are in flight already.
 
 Only one try is ever made per lease; what follows a failure is decided by `core.deferral.after_failed_try`, written
-with the lease's token, and therefore ignored if the lease was lost meanwhile.
+with the lease's token, and therefore ignored if the lease was lost meanwhile. A write that the store refuses is repeated
+(`loops.insisting`) while the lease is renewed; who gives up lets the lease end.
 """
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from proxy.clock import Now
 from proxy.core import a2a
@@ -41,21 +43,27 @@ from proxy.loops.background import Background
 from proxy.loops.deferring import Deferring
 from proxy.loops.dialing import Dialer, Failed, gateway
 from proxy.loops.gate import Gate
+from proxy.loops.insisting import insist
 from proxy.loops.routing import Route, Routing
 from proxy.loops.tasks import Tasks
-from proxy.store import Ending, Requeue, Store
+from proxy.store import Ending, Requeue, Store, StoreFailure
 from proxy.store.vault import VaultFailure
 from proxy.telemetry import EventName, Telemetry
 
+T = TypeVar("T")
+
 REDELIVERY_HEADER = b"Holdfast-Redelivery"
 MOST_DUE = 1000
+INSISTENCE = 10
+"""So many leases long the outcome of a try is kept at hand while the store cannot take it."""
 
 
 @dataclass(slots=True)
 class _Drain:
     """One workspace's replaying: its window, its open leases, and whether somebody rang meanwhile.
 
-    `since` is when the workspace became ready, as far as this drain has heard of it.
+    `since` is when the workspace became ready, as far as this drain has heard of it. `dialing` counts its tries that
+    are among the workspace's calls in flight by now.
     """
 
     window: int = 1
@@ -63,6 +71,7 @@ class _Drain:
     since: datetime | None = None
     task: asyncio.Task[None] | None = None
     open: dict[str, Deferral] = field(default_factory=dict)
+    dialing: int = 0
     adopted: dict[str, Deferral] = field(default_factory=dict)
     tries: dict[str, asyncio.Event] = field(default_factory=dict)
 
@@ -151,10 +160,16 @@ class Replayer:
     async def renew(self) -> None:
         """Renew the lease of every call that is still open."""
         until = self._now() + timedelta(seconds=self._lease)
+        problem: StoreFailure | None = None
         for drain in tuple(self._drains.values()):
             for deferral in (*drain.open.values(), *drain.adopted.values()):
                 if deferral.lease is not None:
-                    await self._store.extend(deferral.id, deferral.lease.token, until=until)
+                    try:
+                        await self._store.extend(deferral.id, deferral.lease.token, until=until)
+                    except StoreFailure as failure:
+                        problem = failure  # the others' leases end too if they are not renewed
+        if problem is not None:
+            raise problem
 
     # Calls that run elsewhere in this proxy
 
@@ -214,10 +229,11 @@ class Replayer:
     async def _drain(self, route: Route, drain: _Drain) -> None:
         while drain.rung and not self._stopping and self._may_dial(route):
             drain.rung = False
-            free = min(drain.window - len(drain.open), route.capacity - route.busy)
-            if free <= 0:
-                return  # a completed call rings again
+            in_flight = route.busy + len(drain.open) - drain.dialing
             now = self._now()
+            free = min(drain.window - len(drain.open), route.room(now) - in_flight)
+            if free <= 0:
+                return  # a completed call rings again, and so does a beat
             until = now + timedelta(seconds=self._lease)
             leases = [Lease(token=self._new_token(), owner=self._owner, until=until) for _ in range(free)]
             for deferral in await self._store.claim(route.id, leases=leases, now=now):
@@ -257,6 +273,8 @@ class Replayer:
         self, route: Route, deferral: Deferral, call: a2a.Call, headers: tuple[tuple[bytes, bytes], ...], body: bytes
     ) -> Failed | None:
         request = deferral.request
+        drain = self._drains.setdefault(route.id, _Drain())
+        drain.dialing += 1
         try:
             async with self._dialer.call(
                 route, method=request.method, tail=request.tail, headers=headers, body=body
@@ -269,6 +287,8 @@ class Replayer:
                 )
         except UpstreamFailure as problem:
             return Failed(outcome=problem.outcome, reason=problem.reason)
+        finally:
+            drain.dialing -= 1
         self._dialer.answered(route)
         await self._complete(deferral, call, stored)
         return None
@@ -292,7 +312,7 @@ class Replayer:
                 upstream_context_id=kept.upstream_context_id,
             )
         token = deferral.lease.token if deferral.lease else ""
-        ended = await self._store.finish(deferral.id, token, ending)
+        ended = await self._written(deferral, lambda: self._store.finish(deferral.id, token, ending))
         if ended is None:
             self._lost_lease(deferral)
             return
@@ -314,19 +334,15 @@ class Replayer:
             chance=self._chance,
         )
         if not isinstance(next_step, Again):
-            return await self._bury(deferral, token, next_step.reason)
-        released = await self._store.release(
-            deferral.id,
-            token,
-            Requeue(
-                next_attempt_at=next_step.at,
-                attempts=next_step.attempts,
-                maybe=next_step.maybe,
-                gateway_since=next_step.gateway_since,
-                error=next_step.error,
-            ),
+            return await self._bury(deferral, token, next_step.reason, maybe=True)
+        requeue = Requeue(
+            next_attempt_at=next_step.at,
+            attempts=next_step.attempts,
+            maybe=next_step.maybe,
+            gateway_since=next_step.gateway_since,
+            error=next_step.error,
         )
-        if not released:
+        if not await self._written(deferral, lambda: self._store.release(deferral.id, token, requeue)):
             self._lost_lease(deferral)
             return False
         if deferral.adopted:
@@ -346,11 +362,30 @@ class Replayer:
     async def _ring_later(self, route: Route) -> None:
         self.ring(route)
 
-    async def _bury(self, deferral: Deferral, token: str, reason: str) -> bool:
-        ended = await self._deferring.end(deferral, State.DEAD_LETTERED, reason, lease_token=token, task_state="failed")
+    async def _bury(self, deferral: Deferral, token: str, reason: str, *, maybe: bool = False) -> bool:
+        ended = await self._written(
+            deferral,
+            lambda: self._deferring.end(
+                deferral, State.DEAD_LETTERED, reason, lease_token=token, task_state="failed", maybe=maybe
+            ),
+        )
         if ended is None:
             self._lost_lease(deferral)
         return ended is not None
+
+    async def _written(self, deferral: Deferral, write: Callable[[], Awaitable[T]]) -> T:
+        """What a try led to, written as soon as the store can."""
+
+        def tell(problem: StoreFailure) -> None:
+            self._telemetry.emit(
+                EventName.DEFERRAL_UNWRITTEN,
+                workspace=deferral.workspace_id,
+                receipt=deferral.id,
+                request_id=deferral.request_id,
+                fields={"problem": problem.reason},
+            )
+
+        return await insist(write, seconds=INSISTENCE * self._lease, failed=tell)
 
     def _lost_lease(self, deferral: Deferral) -> None:
         self._telemetry.emit(

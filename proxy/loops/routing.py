@@ -9,7 +9,7 @@ what the store returned into the table with `Routing.put`. A request reads its r
 everything here runs on one event loop, and no invariant spans an `await`.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -61,7 +61,9 @@ class Route:
 
     `contexts` counts unfinished deferrals per contextId, `keys` maps (caller, idempotency key) to a deferral id. While
     they are empty, no request body is read for their sake.
-    `busy` counts calls in flight, direct ones and replays. `pulses` are those calls' idle windows.
+    `busy` counts calls in flight, direct ones and replays. `pulses` are those calls' idle windows. `others` are the
+    tasks beyond those calls that the agent was at when it beat last, as told to this proxy. `degraded_in` is the
+    incarnation in which its beats say that it is degraded.
     """
 
     workspace: Workspace
@@ -74,6 +76,8 @@ class Route:
     cycles: tuple[Restart, ...] = ()
     previous: Previous | None = None
     busy: int = 0
+    others: int = 0
+    degraded_in: int | None = None
     pulses: set[Touchable] = field(default_factory=set)
 
     @property
@@ -104,6 +108,19 @@ class Route:
         limit = self.effective.max_concurrent
         said = self.signs.max_concurrent
         return limit if said is None else max(1, min(limit, said))
+
+    def room(self, now: datetime) -> int:
+        """Calls that the workspace has room for, those in flight not yet taken off (scenario 43).
+
+        What a beat said of other tasks is believed until the next one, but not for longer than the heartbeat TTL (the
+        recent window, where that is off) nor across a restart: an agent that falls silent strands no queue.
+        """
+        policy, said_at = self.effective.policy, self.signs.last_heartbeat_at
+        believed = timedelta(seconds=policy.heartbeat_ttl or policy.recent_heartbeat)
+        if not self.others or said_at is None or now - said_at >= believed:
+            return self.capacity
+        started_at = self.workspace.started_at
+        return self.capacity if started_at is not None and said_at < started_at else self.capacity - self.others
 
     def sign(self, at: datetime, *, heartbeat: bool = False) -> None:
         """Note a sign of life; `agent: down` is forgotten by any later one."""
@@ -141,6 +158,7 @@ class Routing:
         self._routes: dict[str, Route] = {}
         self._owners: dict[str, Owner] = {}
         self._tokens: dict[str, TokenRecord] = {}
+        self._finished: deque[tuple[datetime, str, tuple[str, str], str]] = deque()
         self.ready = False
 
     def fill(self, snapshot: Snapshot) -> None:
@@ -250,7 +268,10 @@ class Routing:
         if route is None:
             return
         if watch.caller is not None and watch.idempotency_key is not None:
-            route.keys[(watch.caller, watch.idempotency_key)] = watch.deferral_id
+            key = (watch.caller, watch.idempotency_key)
+            route.keys[key] = watch.deferral_id
+            if watch.completed_at is not None:
+                self._finished.append((watch.completed_at, route.id, key, watch.deferral_id))
         if watch.active and not watch.adopted and watch.context_id is not None:
             route.contexts[watch.context_id] += 1
 
@@ -269,11 +290,22 @@ class Routing:
         if route.contexts[context_id] <= 0:
             del route.contexts[context_id]
 
-    def forget_key(self, workspace_id: str, caller: str | None, key: str | None) -> None:
-        """A retry with that key joins nothing any more."""
+    def forget_key(self, workspace_id: str, caller: str | None, key: str | None, deferral_id: str) -> None:
+        """A retry with that key joins this deferral no more; one that took its place is joined as before."""
         route = self._routes.get(workspace_id)
-        if route is not None and caller is not None and key is not None:
-            route.keys.pop((caller, key), None)
+        if (
+            route is not None
+            and caller is not None
+            and key is not None
+            and route.keys.get((caller, key)) == deferral_id
+        ):
+            del route.keys[(caller, key)]
+
+    def forget_keys(self, completed_before: datetime) -> None:
+        """Retries join nothing any more that was completed before that instant."""
+        while self._finished and self._finished[0][0] < completed_before:
+            _, workspace_id, (caller, key), deferral_id = self._finished.popleft()
+            self.forget_key(workspace_id, caller, key, deferral_id)
 
 
 def history_since(route: Route, now: datetime) -> datetime:

@@ -56,7 +56,8 @@ class Sweeper:
             )
 
     async def retention(self) -> None:
-        """Delete answers and decisions that are older than they are kept."""
+        """Forget keys, answers and decisions that are older than they are kept."""
+        self._deferring.forget_keys()
         now = self._now()
         if self._retention > 0:
             before = now - timedelta(seconds=self._retention)

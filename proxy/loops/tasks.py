@@ -15,10 +15,11 @@ from datetime import datetime
 
 from proxy.clock import Now
 from proxy.core import a2a
+from proxy.core.decision import Decision
 from proxy.core.deferral import ACTIVE, Deferral, RawHeaders, State, StoredTask
 from proxy.core.tokens import Owner, TokenKind
 from proxy.forward import UpstreamFailure
-from proxy.loops.deferring import Deferring
+from proxy.loops.deferring import Deferring, stored_call
 from proxy.loops.dialing import Dialer
 from proxy.loops.routing import Route
 from proxy.store import Store
@@ -27,6 +28,8 @@ TERMINAL = frozenset({"completed", "failed", "canceled", "rejected"})
 OK = 200
 CANCEL_WAIT = 5.0
 """Seconds that a cancel waits for a try under way; Python's SDK clients give up after five."""
+CANCEL_LOOK = 0.05
+"""Seconds between two looks at a deferral that somebody else has leased."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +67,9 @@ class Tasks:
 
     async def outgoing(self, route: Route, deferral: Deferral) -> tuple[a2a.Call, bytes]:
         """What is sent when a deferral is replayed: its body with the agent's ids and the promised context in it."""
-        request = deferral.request
-        headers = {name.lower(): value.decode("latin-1") for name, value in request.headers}
-        call = a2a.read(
-            request.method, request.tail, headers.get(b"a2a-version"), headers.get(b"content-type"), request.body
-        )
+        call, body = stored_call(deferral), deferral.request.body
         if call.binding is a2a.Binding.OTHER:
-            return call, request.body
-        body = request.body
+            return call, body
         if a2a.PROVISIONAL_HINT.search(body):
             known = {}
             for name in (call.task_id, *call.reference_task_ids):
@@ -103,31 +101,41 @@ class Tasks:
         While it is being tried nobody knows yet whether the agent gets it: the outcome of that try is waited for, but
         not for long. What the agent then works on without having named its task cannot be canceled.
         """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CANCEL_WAIT):
-                while deferral.state in ACTIVE:
-                    ended = await self._cancel_queued(deferral)
-                    if ended is not None and ended.task is not None:
-                        body = a2a.task_answer(call, ended.task.json, a2a.Version(ended.task.version))
-                        return TaskAnswer(status=OK, body=body)
-                    await self.tried(deferral.id)
-                    deferral = await self._store.deferral(deferral.id) or deferral
+        deferral, withdrawn = await self.withdraw(deferral, "canceled by its caller before it was delivered")
+        if withdrawn and deferral.task is not None:
+            body = a2a.task_answer(call, deferral.task.json, a2a.Version(deferral.task.version))
+            return TaskAnswer(status=OK, body=body)
         is_open = deferral.task is not None and deferral.task.state not in TERMINAL
         if is_open and deferral.upstream_task_id is not None:
             return None
         refused = a2a.not_cancelable(call)
         return TaskAnswer(status=refused.status, body=refused.body, content_type=refused.content_type)
 
-    async def _cancel_queued(self, deferral: Deferral) -> Deferral | None:
+    async def withdraw(
+        self, deferral: Deferral, reason: str, *, decision: Decision | None = None
+    ) -> tuple[Deferral, bool]:
+        """Cancel a deferral that is queued, or is so again soon: a try that is under way is waited for, not for long.
+
+        Returns it as it is then, and whether this call cancelled it.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CANCEL_WAIT):
+                while deferral.state in ACTIVE:
+                    ended = await self._cancel_queued(deferral, reason, decision)
+                    if ended is not None:
+                        return ended, True
+                    await self.tried(deferral.id)
+                    deferral = await self._store.deferral(deferral.id) or deferral
+                    if deferral.state is State.LEASED:
+                        await asyncio.sleep(CANCEL_LOOK)
+        return deferral, False
+
+    async def _cancel_queued(self, deferral: Deferral, reason: str, decision: Decision | None) -> Deferral | None:
         """End it if it is queued; None while it is being tried."""
         if deferral.state is not State.QUEUED:
             return None
         return await self._deferring.end(
-            deferral,
-            State.CANCELLED,
-            "canceled by its caller before it was delivered",
-            lease_token=None,
-            task_state="canceled",
+            deferral, State.CANCELLED, reason, lease_token=None, task_state="canceled", decision=decision
         )
 
     async def _ask_agent(

@@ -12,7 +12,7 @@ Laws, each held by the conformance suite in `tests/store/`:
   deferral and its decision.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -80,6 +80,7 @@ class Placed(StrEnum):
     CONFLICT = "conflict"
     FULL_ROWS = "full_rows"
     FULL_BYTES = "full_bytes"
+    FULL_CALLER = "full_caller"
     GONE = "gone"  # no such workspace, or it was removed meanwhile
 
 
@@ -98,11 +99,15 @@ class Enqueued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueLimits:
-    """Per workspace; 0 = no limit. `idempotency_since`: completed rows younger than this are joined."""
+    """Per workspace; 0 = no limit. `idempotency_since`: completed rows younger than this are joined.
+
+    `caller_rows`: active rows of one caller; who is not authenticated is nobody in particular and not counted.
+    """
 
     rows: int
     bytes: int
     idempotency_since: datetime | None
+    caller_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,11 +136,12 @@ class Watch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """How a leased or queued deferral ends."""
+    """How a leased or queued deferral ends. `maybe`: its last try may have reached the agent; mark it so."""
 
     state: State
     at: datetime
     error: str | None = None
+    maybe: bool = False
     answer: StoredAnswer | None = None
     task: StoredTask | None = None
     upstream_task_id: str | None = None
@@ -163,6 +169,14 @@ class Snapshot:
     restarts: Sequence[Restart] = ()
     sizes: Mapping[str, QueueSize] = field(default_factory=dict)
     watched: Sequence[Watch] = ()
+
+
+TaskOf = Callable[[Deferral], StoredTask | None]
+"""What a deferral's caller is left with when a store ends it by itself. Pure: it may be called on any thread."""
+
+
+def no_task(_: Deferral) -> None:
+    """The task stays as it is."""
 
 
 class Store(Protocol):
@@ -235,12 +249,20 @@ class Store(Protocol):
 
     # Deferrals
 
-    async def enqueue(self, deferral: Deferral, *, limits: QueueLimits, decision: Decision | None = None) -> Enqueued:
+    async def enqueue(
+        self,
+        deferral: Deferral,
+        *,
+        limits: QueueLimits,
+        decision: Decision | None = None,
+        expired_task: TaskOf = no_task,
+    ) -> Enqueued:
         """Put a request away, queued or already leased, or say why not.
 
         A row with the same (workspace, caller, idempotency_key) that is active or completed since
         `limits.idempotency_since` is joined (same digest) or conflicts (another): nothing is inserted then. Head and
-        rank are computed here. The decision is written only when a row was inserted.
+        rank are computed here. The decision is written only when a row was inserted. A queued row with that key whose
+        time has passed is ended as expired first; `expired_task` makes its task.
         """
 
     async def deferral(self, deferral_id: str) -> Deferral | None:
@@ -266,6 +288,21 @@ class Store(Protocol):
         """End a leased deferral (by its token) or a queued one (token None); None when lost.
 
         Credentials are dropped, the body too unless the end is a dead letter; the next of its context becomes head.
+        """
+
+    async def redrive(
+        self,
+        deferral_id: str,
+        *,
+        now: datetime,
+        expires_at: datetime,
+        task: StoredTask | None = None,
+        decision: Decision | None = None,
+    ) -> Deferral | None:
+        """Queue a dead letter again, due now, in its old place in its context; None when it is none.
+
+        Its budget begins anew; `maybe`, `tries` and `last_error` stay, a `task` replaces the one that said "failed".
+        Also None when another active deferral has its key, or its workspace was removed. No limit holds it off.
         """
 
     async def learn_task(self, deferral_id: str, lease_token: str, upstream_task_id: str, task: StoredTask) -> bool:
@@ -297,6 +334,9 @@ class Store(Protocol):
 
     async def overdue(self, now: datetime, *, limit: int) -> Sequence[Deferral]:
         """Queued deferrals whose TTL has passed, without bodies."""
+
+    async def stale(self, *, before: datetime, workspace_id: str | None = None, limit: int) -> Sequence[Deferral]:
+        """Queued deferrals accepted earlier than `before`, without bodies: by workspace, the oldest first."""
 
     async def purge(self, *, ended_before: datetime, limit: int) -> int:
         """Delete ended deferrals (with aliases and journal) older than that; return how many."""

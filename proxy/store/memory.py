@@ -27,8 +27,10 @@ from proxy.store import (
     Signs,
     Snapshot,
     StoreFailure,
+    TaskOf,
     TokenRecord,
     Watch,
+    no_task,
 )
 from proxy.store.laws import check_new
 from proxy.store.memory_queue import MemoryQueues
@@ -214,14 +216,21 @@ class MemoryStore:
 
     # Deferrals
 
-    async def enqueue(self, deferral: Deferral, *, limits: QueueLimits, decision: Decision | None = None) -> Enqueued:
+    async def enqueue(
+        self,
+        deferral: Deferral,
+        *,
+        limits: QueueLimits,
+        decision: Decision | None = None,
+        expired_task: TaskOf = no_task,
+    ) -> Enqueued:
         """See `Store.enqueue`."""
         await self._turn()
         check_new(deferral)
         workspace = self._workspaces.get(deferral.workspace_id)
         if workspace is None or workspace.desired is Desired.REMOVED:
             return Enqueued(placed=Placed.GONE, deferral=None, depth=0)
-        placed = self._queues.enqueue(deferral, limits)
+        placed = self._queues.enqueue(deferral, limits, expired_task)
         if placed.placed is Placed.INSERTED:
             self._append(decision)
         return placed
@@ -263,6 +272,26 @@ class MemoryStore:
             self._append(decision)
         return ended
 
+    async def redrive(
+        self,
+        deferral_id: str,
+        *,
+        now: datetime,
+        expires_at: datetime,
+        task: StoredTask | None = None,
+        decision: Decision | None = None,
+    ) -> Deferral | None:
+        """See `Store.redrive`."""
+        await self._turn()
+        dead = self._queues.get(deferral_id)
+        workspace = self._workspaces.get(dead.workspace_id) if dead is not None else None
+        if workspace is None or workspace.desired is Desired.REMOVED:
+            return None
+        back = self._queues.redrive(deferral_id, now, expires_at, task)
+        if back is not None:
+            self._append(decision)
+        return back
+
     async def learn_task(self, deferral_id: str, lease_token: str, upstream_task_id: str, task: StoredTask) -> bool:
         """See `Store.learn_task`."""
         await self._turn()
@@ -302,6 +331,11 @@ class MemoryStore:
         """See `Store.overdue`."""
         await self._turn()
         return self._queues.overdue(now, limit)
+
+    async def stale(self, *, before: datetime, workspace_id: str | None = None, limit: int) -> Sequence[Deferral]:
+        """See `Store.stale`."""
+        await self._turn()
+        return self._queues.stale(before, workspace_id, limit)
 
     async def purge(self, *, ended_before: datetime, limit: int) -> int:
         """See `Store.purge`."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from proxy.core.deferral import ACTIVE, Deferral, Lease, State, StoredRequest, StoredTask
-from proxy.store import Ending, Enqueued, Placed, QueueLimits, QueueSize, Requeue, StoreFailure, Watch
+from proxy.store import Ending, Enqueued, Placed, QueueLimits, QueueSize, Requeue, StoreFailure, TaskOf, Watch
 from proxy.store.laws import HOLDER_GONE, LEASE_RAN_OUT, SUPERSEDED, check_end
 
 
@@ -88,9 +88,11 @@ class MemoryQueues:
 
     # Putting away
 
-    def enqueue(self, deferral: Deferral, limits: QueueLimits) -> Enqueued:
+    def enqueue(self, deferral: Deferral, limits: QueueLimits, expired_task: TaskOf) -> Enqueued:
         """See `Store.enqueue`; the deferral is one that a store may take, its workspace is known."""
         known, expired = self._known(deferral, limits)
+        if expired is not None:
+            expired = replace(expired, task=expired_task(expired) or expired.task)
         size = self._size(deferral.workspace_id)
         if known is not None:
             placed = Placed.JOINED if known.digest == deferral.digest else Placed.CONFLICT
@@ -104,6 +106,8 @@ class MemoryQueues:
             placed = Placed.FULL_ROWS
         elif 0 < limits.bytes < size.bytes + deferral.size:
             placed = Placed.FULL_BYTES
+        elif 0 < limits.caller_rows <= self._rows_of_caller(deferral) - (expired is not None):
+            placed = Placed.FULL_CALLER
         elif deferral.id in self._rows:
             raise StoreFailure("conflict", f"there is a deferral {deferral.id}")
         self._end_expired(expired)
@@ -114,6 +118,11 @@ class MemoryQueues:
         self._rows[new.id] = new
         self._active[new.workspace_id][new.id] = None
         return Enqueued(placed=placed, deferral=new, depth=size.rows + 1, expired=expired)
+
+    def _rows_of_caller(self, new: Deferral) -> int:
+        if new.caller is None:
+            return 0
+        return sum(row.caller == new.caller for row in self._active_of(new.workspace_id))
 
     def _known(self, new: Deferral, limits: QueueLimits) -> tuple[Deferral | None, Deferral | None]:
         if new.caller is None or new.idempotency_key is None:
@@ -138,7 +147,9 @@ class MemoryQueues:
 
     def _put(self, row: Deferral) -> None:
         self._rows[row.id] = row
-        if row.state not in ACTIVE:
+        if row.state in ACTIVE:
+            self._active[row.workspace_id][row.id] = None
+        else:
             del self._active[row.workspace_id][row.id]
 
     # Leases
@@ -246,6 +257,7 @@ class MemoryQueues:
             lease=None,
             completed_at=ending.at,
             last_error=row.last_error if ending.error is None else ending.error,
+            maybe=row.maybe or ending.maybe,
             task=ending.task or row.task,
             answer=ending.answer,
             upstream_task_id=ending.upstream_task_id or row.upstream_task_id,
@@ -255,6 +267,34 @@ class MemoryQueues:
         )
         self._put(ended)
         return ended
+
+    def redrive(
+        self, deferral_id: str, now: datetime, expires_at: datetime, task: StoredTask | None
+    ) -> Deferral | None:
+        """See `Store.redrive`; its workspace is there."""
+        row = self._rows.get(deferral_id)
+        if row is None or row.state is not State.DEAD_LETTERED or self._is_replaced(row):
+            return None
+        back = replace(
+            row,
+            state=State.QUEUED,
+            adopted=False,
+            attempts=0,
+            gateway_since=None,
+            next_attempt_at=now,
+            expires_at=expires_at,
+            completed_at=None,
+            task=task or row.task,
+            answer=None,
+        )
+        self._put(back)
+        return back
+
+    def _is_replaced(self, row: Deferral) -> bool:
+        if row.caller is None or row.idempotency_key is None:
+            return False
+        key = (row.caller, row.idempotency_key)
+        return any((other.caller, other.idempotency_key) == key for other in self._active_of(row.workspace_id))
 
     def cancel_all(self, workspace_id: str, at: datetime, reason: str) -> None:
         """Cancel what waits for a workspace that is removed."""
@@ -279,6 +319,14 @@ class MemoryQueues:
         """See `Store.overdue`."""
         found = [row for row in self._rows.values() if row.state is State.QUEUED and row.expires_at <= now]
         found.sort(key=lambda row: (row.expires_at, row.seq))
+        return [_brief(row) for row in found[:limit]]
+
+    def stale(self, before: datetime, workspace_id: str | None, limit: int) -> list[Deferral]:
+        """See `Store.stale`."""
+        found = []
+        for each in self._active if workspace_id is None else [workspace_id]:
+            aged = [row for row in self._active_of(each) if row.state is State.QUEUED and row.enqueued_at < before]
+            found += sorted(aged, key=lambda row: (row.enqueued_at, row.seq))
         return [_brief(row) for row in found[:limit]]
 
     def purge(self, ended_before: datetime, limit: int) -> int:

@@ -31,9 +31,11 @@ from proxy.store import (
     Signs,
     Snapshot,
     StoreFailure,
+    TaskOf,
     TokenRecord,
     Watch,
     migrations,
+    no_task,
     sqlite_engine,
     sqlite_schema,
 )
@@ -216,9 +218,16 @@ class SqliteStore:
 
     # Deferrals
 
-    async def enqueue(self, deferral: Deferral, *, limits: QueueLimits, decision: Decision | None = None) -> Enqueued:
+    async def enqueue(
+        self,
+        deferral: Deferral,
+        *,
+        limits: QueueLimits,
+        decision: Decision | None = None,
+        expired_task: TaskOf = no_task,
+    ) -> Enqueued:
         """See `Store.enqueue`."""
-        return await self._write(partial(deferrals.enqueue, deferral, limits, decision))
+        return await self._write(partial(deferrals.enqueue, deferral, limits, decision, expired_task))
 
     async def deferral(self, deferral_id: str) -> Deferral | None:
         """See `Store.deferral`."""
@@ -247,6 +256,18 @@ class SqliteStore:
     ) -> Deferral | None:
         """See `Store.finish`."""
         return await self._write(partial(delivery.finish, deferral_id, lease_token, ending, decision))
+
+    async def redrive(
+        self,
+        deferral_id: str,
+        *,
+        now: datetime,
+        expires_at: datetime,
+        task: StoredTask | None = None,
+        decision: Decision | None = None,
+    ) -> Deferral | None:
+        """See `Store.redrive`."""
+        return await self._write(partial(delivery.redrive, deferral_id, now, expires_at, task, decision))
 
     async def learn_task(self, deferral_id: str, lease_token: str, upstream_task_id: str, task: StoredTask) -> bool:
         """See `Store.learn_task`."""
@@ -279,6 +300,10 @@ class SqliteStore:
     async def overdue(self, now: datetime, *, limit: int) -> Sequence[Deferral]:
         """See `Store.overdue`."""
         return await self._read(partial(delivery.overdue, now, limit))
+
+    async def stale(self, *, before: datetime, workspace_id: str | None = None, limit: int) -> Sequence[Deferral]:
+        """See `Store.stale`."""
+        return await self._read(partial(delivery.stale, before, workspace_id, limit))
 
     async def purge(self, *, ended_before: datetime, limit: int) -> int:
         """See `Store.purge`."""

@@ -12,8 +12,9 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
 from proxy.core import a2a
-from proxy.core.errors import HoldfastError
+from proxy.core.errors import HoldfastError, ProxyError
 from proxy.forward import RawHeaders
+from proxy.store import StoreFailure
 
 REQUEST_ID = "Holdfast-Request-Id"
 VERDICT = "Holdfast-Verdict"
@@ -40,10 +41,21 @@ def error_answer(
     return response
 
 
+def store_failed(problem: StoreFailure) -> ProxyError:
+    """The error for a request that needed the store, when the store could not."""
+    return ProxyError(
+        "STORE_UNAVAILABLE",
+        f"the store could not do it ({problem.reason}); nothing was changed",
+        retry_after=5,
+        facts={"busy": True},
+    )
+
+
 class PassedOn(web.StreamResponse):
     """An agent's answer on its way to the client: its status, reason and header fields as they came.
 
-    aiohttp adds a Content-Type where there is none; an agent's answer keeps what it has.
+    aiohttp adds a Content-Type and a Server where there is none; an agent's answer keeps what it has. The Date that it
+    adds as well is a gateway's to add (RFC 9110, section 6.6.1).
     """
 
     def __init__(self, *, status: int, reason: bytes, headers: RawHeaders) -> None:
@@ -51,12 +63,12 @@ class PassedOn(web.StreamResponse):
         for name, value in headers:
             fields.add(name.decode("latin-1"), value.decode("utf-8", "surrogateescape"))
         super().__init__(status=status, reason=reason.decode("latin-1"), headers=fields)
-        self._typed = hdrs.CONTENT_TYPE in fields
+        self._absent = tuple(name for name in (hdrs.CONTENT_TYPE, hdrs.SERVER) if name not in fields)
 
     async def _prepare_headers(self) -> None:
         await super()._prepare_headers()
-        if not self._typed:
-            self._headers.popall(hdrs.CONTENT_TYPE, None)
+        for name in self._absent:
+            self._headers.popall(name, None)
 
 
 class Whole(PassedOn):

@@ -18,14 +18,15 @@ from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
 
 from proxy.core import a2a
-from proxy.core.errors import CallerError
+from proxy.core.errors import CallerError, HoldfastError
 from proxy.forward import Answer, Outcome, UpstreamFailure
 from proxy.forward.headers import end_to_end
 from proxy.loops.dialing import Dialer, gateway
 from proxy.loops.routing import Routing
 from proxy.loops.tasks import Tasks
+from proxy.store import StoreFailure
 from proxy.web import bodies
-from proxy.web.answers import REQUEST_ID, error_answer
+from proxy.web.answers import REQUEST_ID, error_answer, store_failed
 from proxy.web.asked import Asked
 from proxy.web.auth import Auth, unknown_workspace
 from proxy.web.open_calls import OpenCall, OpenCalls
@@ -107,11 +108,14 @@ class Calls:
                 timeout=request.headers.get("X-Timeout"),
             )
             return await self._serve(request, asked)
-        except CallerError as problem:
+        except HoldfastError as problem:
             call = asked.call_or_none() if asked is not None else await self._call_of(request, tail, problem)
             return error_answer(problem, call, {REQUEST_ID: request_id})
+        except StoreFailure as failure:
+            call = asked.call_or_none() if asked is not None else None
+            return error_answer(store_failed(failure), call, {REQUEST_ID: request_id})
 
-    async def _call_of(self, request: web.BaseRequest, tail: str, problem: CallerError) -> a2a.Call | None:
+    async def _call_of(self, request: web.BaseRequest, tail: str, problem: HoldfastError) -> a2a.Call | None:
         """What a refused request says, so that the refusal carries its JSON-RPC id; strangers' bodies stay unread."""
         body = b""
         if problem.status in ANSWERED_BY_ID:

@@ -18,7 +18,7 @@ from aiohttp.web_protocol import RequestHandler
 from proxy.core.errors import CallerError, HoldfastError, ProxyError
 from proxy.store import StoreFailure
 from proxy.telemetry import Telemetry
-from proxy.web.answers import error_answer
+from proxy.web.answers import error_answer, store_failed
 from proxy.web.calls import Calls
 from proxy.web.open_calls import Connection
 
@@ -102,10 +102,7 @@ class Server:
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         data_path = Calls.split(request.raw_path)
         if data_path is not None:
-            try:
-                return await self._calls.handle(request, *data_path)
-            except StoreFailure as problem:
-                return error_answer(_store_failed(problem))
+            return await self._calls.handle(request, *data_path)
         handler: Callable[[Any], Awaitable[web.StreamResponse]] = self._application._handle  # noqa: SLF001 - a test pins it
         return await handler(request)  # every request is one of `_request`'s
 
@@ -124,15 +121,6 @@ class Server:
         return cut
 
 
-def _store_failed(problem: StoreFailure) -> HoldfastError:
-    return ProxyError(
-        "STORE_UNAVAILABLE",
-        f"the store could not do it ({problem.reason}); nothing was changed",
-        retry_after=5,
-        facts={"busy": True},
-    )
-
-
 @web.middleware
 async def _answer_errors(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -143,7 +131,7 @@ async def _answer_errors(
     except HoldfastError as problem:
         return error_answer(problem)
     except StoreFailure as problem:
-        return error_answer(_store_failed(problem))
+        return error_answer(store_failed(problem))
     except web.HTTPNotFound:
         return error_answer(CallerError("NOT_FOUND", "there is no such path", status=404))
     except web.HTTPMethodNotAllowed as problem:

@@ -21,12 +21,12 @@ from proxy.core.restart import MIN_RETRY_AFTER, RESTARTING_ANSWERS
 from proxy.core.restart import Answer as RestartAnswer
 from proxy.forward import Answer, UpstreamFailure
 from proxy.forward.headers import answer_headers
-from proxy.loops.deferring import Deferring, Receipt, key_conflict
+from proxy.loops.deferring import Deferring, Receipt, key_conflict, queue_unavailable
 from proxy.loops.dialing import Failed
 from proxy.loops.gate import Gate, Judgement
 from proxy.loops.records import Records
 from proxy.loops.replayer import Replayer
-from proxy.store import Store
+from proxy.store import Store, StoreFailure
 from proxy.telemetry import EventName, Telemetry
 from proxy.web.answers import RECEIPT, REQUEST_ID, RESTART, VERDICT, Whole, error_answer, json_answer
 from proxy.web.asked import Asked
@@ -103,7 +103,7 @@ class Undelivered:
 
     async def gateway_answer(self, asked: Asked, answer: Answer, content: bytes) -> web.StreamResponse:
         """A 502, 503, 504 or 52x came from upstream: ask what it means before passing it on (scenarios 5, 35)."""
-        judgement = await self._gate.ask(asked.route, Trigger.FORWARD, request_id=asked.request_id)
+        judgement = await self._judge(asked, Outcome.GATEWAY)
         action = self._action(asked, Outcome.GATEWAY, judgement)
         if action is Action.PASS:
             fields = (*answer_headers(answer.headers), (b"Holdfast-Request-Id", asked.request_id.encode()))
@@ -123,9 +123,16 @@ class Undelivered:
                 "UNSAFE_ADDRESS", "the workspace's URL is not publicly routable", status=502, facts={"delivered": "no"}
             )
             return self.refuse(asked, unsafe, {})
-        judgement = await self._gate.ask(asked.route, Trigger.FORWARD, request_id=asked.request_id)
+        judgement = await self._judge(asked, outcome)
         action = self._action(asked, outcome, judgement, idle=reason == IDLE)
         return await self._act(asked, outcome, reason, judgement, action)
+
+    async def _judge(self, asked: Asked, outcome: Outcome) -> Judgement:
+        """What the gate says; ProxyError when the store does not take what it decided."""
+        try:
+            return await self._gate.ask(asked.route, Trigger.FORWARD, request_id=asked.request_id)
+        except StoreFailure as problem:
+            raise queue_unavailable(DELIVERED[outcome]) from problem
 
     async def note_lost(self, asked: Asked, failure: UpstreamFailure) -> None:
         """An answer broke after something of it was passed on; the workspace is judged, the caller has what it has."""
@@ -150,8 +157,7 @@ class Undelivered:
             Failing(
                 outcome=outcome,
                 idle=idle,
-                # Two presets call alive what nobody can tell about; its requests fare as unknown all the same.
-                verdict="unknown" if judgement.verdict.rule == "external" else judgement.verdict.name,
+                verdict="unknown" if _nobody_mends(judgement) else judgement.verdict.name,
                 rule=judgement.verdict.rule,
                 deferrable=asked.is_send,
                 fresh=lately,
@@ -173,9 +179,9 @@ class Undelivered:
             restart = RestartAnswer.UNMANAGED
         if restart is not None:
             headers[RESTART] = restart.value
+        if action in {Action.DEFER, Action.DEFER_MARKED} and not asked.deferrable:
+            action = Action.AWAY
         if action in {Action.DEFER, Action.DEFER_MARKED}:
-            if not asked.deferrable:
-                return self.refuse(asked, away(asked, f"workspace {asked.route.id} is away"), headers)
             decision = self._line(
                 asked, Trigger.FORWARD, "deferred", verdict=judgement.verdict.name, rule=judgement.verdict.rule
             )
@@ -230,16 +236,13 @@ class Undelivered:
         if key is not None and asked.caller_name is not None:
             known = asked.route.keys.get((asked.caller_name, key))
             deferral = await self._store.deferral(known) if known is not None else None
-            if deferral is not None and self._joinable(deferral):
+            if deferral is not None and self._deferring.joins(deferral):
                 if deferral.digest != a2a.digest(asked.body, binding=call.binding):
                     raise key_conflict(deferral.id)
                 return self._joined(asked, Receipt(deferral=deferral, depth=asked.route.size.rows, joined=True), {})
         if call.context_id is not None and call.context_id in asked.route.contexts:
             return await self.defer_behind(asked, "its context has unfinished deferrals")
         return None
-
-    def _joinable(self, deferral: Deferral) -> bool:
-        return deferral.state in ACTIVE or deferral.answer is not None
 
     async def defer_behind(self, asked: Asked, why: str) -> web.StreamResponse:
         """Put a send behind the deferrals that it must not overtake."""
@@ -307,6 +310,8 @@ class Undelivered:
                 asked.route, asked.incoming(), maybe=maybe, error=error, decision=decision
             )
         except HoldfastError as problem:
+            if maybe:
+                problem.facts = {**problem.facts, "delivered": "maybe"}
             return self.refuse(asked, problem, headers)
         if receipt.joined:
             return self._joined(asked, receipt, headers)
@@ -379,6 +384,12 @@ class Undelivered:
             policy=asked.route.effective.policy.preset,
             request_id=asked.request_id,
         )
+
+
+def _nobody_mends(judgement: Judgement) -> bool:
+    """No runtime hosts it. Two presets call that alive, a sidecar may call it dead; requests fare as under unknown."""
+    restart = judgement.restart
+    return judgement.verdict.rule == "external" or (restart is not None and restart.answer is RestartAnswer.UNMANAGED)
 
 
 def away(asked: Asked, text: str, outcome: Outcome = Outcome.NOT_SENT) -> WorkspaceError:

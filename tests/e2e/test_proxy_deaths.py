@@ -118,9 +118,7 @@ async def test_an_agent_that_died_while_no_proxy_looked_is_restarted_by_the_next
 
 
 @pytest.mark.parametrize("moment", ["stopping", "booting"])
-async def test_a_restart_that_was_under_way_is_carried_to_its_end_by_the_next_life(
-    stage: Stage, moment: str
-) -> None:
+async def test_a_restart_that_was_under_way_is_carried_to_its_end_by_the_next_life(stage: Stage, moment: str) -> None:
     await stage.set("boot", "stop")
     await stage.restart()
     await stage.agent.tells("stopping")

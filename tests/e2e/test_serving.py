@@ -300,7 +300,12 @@ async def test_a_connection_that_says_nothing_or_half_a_request_costs_nothing(sh
 
 @on_the_modules_loop
 async def test_unknown_paths_and_methods_are_answered_in_json(shared: Serving) -> None:
-    for method, path in [("GET", "/"), ("POST", "/nothing"), ("GET", "/workspaces/a/nothing"), ("GET", "/workspaces//a2a")]:
+    for method, path in [
+        ("GET", "/"),
+        ("POST", "/nothing"),
+        ("GET", "/workspaces/a/nothing"),
+        ("GET", "/workspaces//a2a"),
+    ]:
         got = await shared.ask(method, path)
         assert (got.status, got.headers["Content-Type"]) == (404, "application/json"), path
         assert got.json["error"]

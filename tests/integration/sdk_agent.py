@@ -81,9 +81,7 @@ class Executor(AgentExecutor):
             )
         await self.steps.get()
         completed = TaskStatus(state=TaskState.TASK_STATE_COMPLETED)
-        await event_queue.enqueue_event(
-            TaskStatusUpdateEvent(task_id=task_id, context_id=context_id, status=completed)
-        )
+        await event_queue.enqueue_event(TaskStatusUpdateEvent(task_id=task_id, context_id=context_id, status=completed))
 
     async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
         """Nothing here can be canceled."""

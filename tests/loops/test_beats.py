@@ -140,7 +140,7 @@ async def test_a_beat_keeps_open_calls_alive_and_one_that_counts_progress_only_w
 
 @simulated
 async def test_a_beat_of_a_workspace_that_was_away_brings_it_what_waited(world: World) -> None:
-    await world.given(status=Status.STARTING)
+    await world.given(status=Status.STARTING, sign=-60)
     await world.start()
     world.machine().ready.usual = False
     world.agent().reacts.usual = fails()

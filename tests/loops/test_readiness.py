@@ -1,6 +1,7 @@
 """When a workspace is back: what is asked how often, what counts as an answer, and what happens when none comes."""
 
 import asyncio
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -33,7 +34,7 @@ async def test_it_is_asked_at_growing_intervals_until_it_is_ready(world: World) 
     await world.start()
     await world.eventually(lambda: status(world) is Status.READY, within=100)
     taken = world.machine().ready.taken
-    pauses = [later - earlier for earlier, later in zip(taken, taken[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(taken)]
     expected = [min(0.25 * 1.5**number, 5.0) for number in range(12)]
     assert pauses == pytest.approx(expected)
     row = await world.row()

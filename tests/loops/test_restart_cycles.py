@@ -114,13 +114,13 @@ async def test_a_started_child_gets_its_identity_and_a_token_that_dies_with_it(w
         tokens.append(launch.env["HOLDFAST_TOKEN"])
         beat = {"status": "ready", "boot_id": launch.env["HOLDFAST_BOOT_ID"]}
         body = json.dumps(beat).encode()
-        reply = await world.request("POST", "/workspaces/ws/heartbeat", body, **{"Holdfast-Token": tokens[-1]})
+        reply = await world.request("POST", "/workspaces/ws/heartbeat", body, Holdfast_Token=tokens[-1])
         assert (reply.status, reply.json["incarnation"]) == (200, launch.incarnation)
     assert launch.env["HOLDFAST_WORKSPACE_ID"] == "ws"
     assert launch.env["HOLDFAST_INCARNATION"] == "3"
     assert launch.env["HOLDFAST_URL"] == "https://proxy.test"
     assert launch.data == b'{"a":1}'
-    assert (await world.request("POST", "/workspaces/ws/heartbeat", **{"Holdfast-Token": tokens[0]})).status == 401
+    assert (await world.request("POST", "/workspaces/ws/heartbeat", Holdfast_Token=tokens[0])).status == 401
     assert (await world.row()).incarnation == 3
 
 

@@ -4,6 +4,7 @@ The same harness must find losses where there are some: under `synchronous = NOR
 flushes. What is modelled: docs/power-loss.md.
 """
 
+import os
 import random
 import shutil
 from collections import Counter
@@ -18,7 +19,10 @@ from power.recording import MAPPED, Kind, Record, Recorded
 from power.verdict import Tally, Verdict
 from power.workload import DATABASE
 
+pytestmark = pytest.mark.timeout(300)  # seconds of work; minutes only on a machine that is busy with other things
 Traffic = Callable[[str], Recorded]
+SEED = os.environ.get("POWER_SEED", "1")
+"""Deals the points and what becomes of each disk."""
 
 
 async def examine(
@@ -30,7 +34,7 @@ async def examine(
     verdicts = []
     for point in points:
         disk.reach(point)
-        image = disk.everything() if is_kill else disk.image(random.Random(f"image {point}"))  # noqa: S311 - chance that can be repeated
+        image = disk.everything() if is_kill else disk.image(random.Random(f"image {SEED} {point}"))  # noqa: S311 - chance that can be repeated
         place = folder / "image"
         put_on(place, image)
         verdicts.append(await verdict.judge(place, point, verdict.told_until(point, said)))
@@ -39,7 +43,7 @@ async def examine(
 
 
 def points(records: Sequence[Record], count: int) -> list[int]:
-    return sorted(random.Random("points").sample(range(1, len(records) + 1), count))  # noqa: S311 - chance that can be repeated
+    return sorted(random.Random(f"points {SEED}").sample(range(1, len(records) + 1), count))  # noqa: S311 - chance that can be repeated
 
 
 def names_of(records: Sequence[Record]) -> dict[int, str]:
@@ -49,7 +53,7 @@ def names_of(records: Sequence[Record]) -> dict[int, str]:
 
 def described(verdicts: Sequence[Verdict], directory: Path) -> str:
     bad = [str(one) for one in verdicts if one.lost or one.corrupt]
-    return "\n  ".join([f"{directory.parent / 'log'}: {len(bad)} of {len(verdicts)} points", *bad])
+    return "\n  ".join([f"{directory.parent / 'log'}, seed {SEED}: {len(bad)} of {len(verdicts)} points", *bad])
 
 
 def test_the_recording_is_the_whole_truth(traffic: Traffic) -> None:
@@ -123,7 +127,7 @@ async def test_two_hundred_power_losses(level: str, traffic: Traffic, tmp_path: 
     records, directory = traffic(level)
     verdicts = await examine(records, points(records, 200), tmp_path)
     tally = Tally.of(verdicts)
-    print(f"{level}: {tally}")  # noqa: T201 - the numbers are what this test is for
+    print(f"{level}, seed {SEED}, {len(records)} steps: {tally}")  # noqa: T201 - the numbers are what this test is for
     if level == "FULL":
         assert (tally.losing, tally.rows, tally.corrupt) == (0, 0, 0), described(verdicts, directory)
     else:

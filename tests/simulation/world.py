@@ -286,8 +286,10 @@ class World:
         """Let the story go on until that second of it."""
         await asyncio.sleep(max(0.0, moment - clock()))
 
-    async def eventually(self, holds: Callable[[], bool | Awaitable[bool]], *, within: float = 60.0) -> float:
-        """Let the story go on until this holds, in small steps; return the second at which it did."""
+    async def eventually(
+        self, holds: Callable[[], bool | Awaitable[bool]], *, within: float = 60.0, step: float = 0.05
+    ) -> float:
+        """Let the story go on until this holds, looking every `step` seconds; return the second at which it did."""
         deadline = clock() + within
         while True:
             held = holds()
@@ -296,7 +298,7 @@ class World:
             if held:
                 return clock()
             assert clock() < deadline, f"it did not come true within {within:g} s"
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(step)
 
     async def call(self, workspace_id: str = "ws", body: bytes | None = None, **headers: str) -> Reply:
         """Send one message to a workspace as the admin; `headers` have underscores for hyphens."""

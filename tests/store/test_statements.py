@@ -59,6 +59,9 @@ def plan(database: sqlite3.Connection, name: str) -> list[str]:
             "first_of_context",
             "SEARCH deferrals USING INDEX deferrals_context (workspace=? AND context_id=? AND state=?)",
         ),
+        ("nth_of_caller", "SEARCH deferrals USING INDEX deferrals_caller (workspace=? AND caller=?)"),
+        ("stale_of", "SEARCH deferrals USING COVERING INDEX deferrals_age (workspace=? AND state=? AND enqueued_at<?)"),
+        ("stale", "SEARCH d USING COVERING INDEX deferrals_age (workspace=? AND state=? AND enqueued_at<?)"),
         ("watches_completed", "SEARCH d USING INDEX deferrals_ended (completed_at>?)"),
     ],
 )
@@ -73,6 +76,7 @@ READS_ALL = {
     "restarts_open": "SCAN r USING INDEX restarts_open",
     "sizes": "SCAN q USING INDEX queue_sizes_waiting",
     "due": "SCAN q USING INDEX queue_sizes_waiting",
+    "stale": "SCAN q USING INDEX queue_sizes_waiting",
     "contradict_down": "SCAN signs USING INDEX signs_down",
 }
 """What a starting proxy reads whole, and partial indexes that hold only what is asked for."""

@@ -101,9 +101,27 @@ class Histories(RuleBasedStateMachine):
         rows=st.sampled_from([0, 0, 3]),
         size=st.sampled_from([0, 0, 30]),
         since=st.sampled_from([None, 5, 100]),
+        of_caller=st.sampled_from([0, 0, 2]),
         body=st.sampled_from([b"", b"hello"]),
     )
-    def enqueue(self, *, workspace, context, priority, key, digest, caller, ttl, wait, leased, rows, size, since, body):
+    def enqueue(
+        self,
+        *,
+        workspace,
+        context,
+        priority,
+        key,
+        digest,
+        caller,
+        ttl,
+        wait,
+        leased,
+        rows,
+        size,
+        since,
+        of_caller,
+        body,
+    ):
         self.count += 1
         deferral = a_deferral(
             f"d{self.count}",
@@ -123,8 +141,14 @@ class Histories(RuleBasedStateMachine):
             state=State.LEASED if leased else State.QUEUED,
             lease=Lease(token="a", owner="p", until=self.after(30)) if leased else None,
         )
-        limits = QueueLimits(rows=rows, bytes=size, idempotency_since=None if since is None else self.after(-since))
-        self.both(lambda store: store.enqueue(deferral, limits=limits, decision=a_decision(deferral.id, at=self.now)))
+        limits = QueueLimits(
+            rows=rows,
+            bytes=size,
+            idempotency_since=None if since is None else self.after(-since),
+            caller_rows=of_caller,
+        )
+        decision = a_decision(deferral.id, at=self.now)
+        self.both(lambda store: store.enqueue(deferral, limits=limits, decision=decision, expired_task=lambda _: TASK))
 
     @rule(workspace=WORKSPACES, tokens=st.sampled_from(["a", "b", "abc"]), lasts=SECONDS, owner=st.sampled_from("pq"))
     def claim(self, workspace, tokens, lasts, owner):
@@ -152,12 +176,26 @@ class Histories(RuleBasedStateMachine):
             state=state,
             at=self.now,
             error="why" if full else None,
+            maybe=full,
             answer=answer,
             task=TASK if full else None,
             upstream_task_id="u" if full else None,
         )
         decision = a_decision(state.value, workspace_id="v", at=self.now)
         self.both(lambda store: store.finish(self.one(back), token, ending, decision=decision))
+
+    @rule(back=st.integers(0, 12), ttl=SECONDS, told=st.booleans())
+    def redrive(self, back, ttl, told):
+        task = replace(TASK, state="submitted") if told else None
+        self.both(
+            lambda store: store.redrive(
+                self.one(back),
+                now=self.now,
+                expires_at=self.after(ttl),
+                task=task,
+                decision=a_decision("redriven", at=self.now),
+            )
+        )
 
     @rule(back=st.integers(0, 12), token=st.sampled_from(["a", "b"]))
     def learn_task(self, back, token):
@@ -268,6 +306,8 @@ class Histories(RuleBasedStateMachine):
             self.both(lambda store, name=workspace: store.deferrals(workspace_id=name))
         self.both(lambda store: store.due(self.now, limit=9))
         self.both(lambda store: store.overdue(self.now, limit=3))
+        for workspace in (None, "w", "unknown"):
+            self.both(lambda store, name=workspace: store.stale(before=self.after(-5), workspace_id=name, limit=3))
         self.both(lambda store: store.deferral(self.one(0)))
         self.both(lambda store: store.deferral_of_task("w", "t1"))
         self.both(lambda store: store.decisions("w", limit=5))

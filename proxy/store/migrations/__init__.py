@@ -79,6 +79,8 @@ def missing(applied: Sequence[Applied], migrations: Sequence[Migration]) -> tupl
             f"the database has schema {applied[-1].number} ({applied[-1].name}), this Holdfast knows {len(migrations)}:"
             " run the Holdfast that wrote it, or a later one",
         )
+    if any(not isinstance(seen.sha256, str) for seen in applied):
+        raise StoreFailure("corrupt", "the list of applied migrations is damaged")
     for seen, ours in zip(applied, migrations, strict=False):
         if (seen.number, seen.sha256) != (ours.number, ours.sha256):
             raise StoreFailure(

@@ -108,6 +108,14 @@ COMPLETED_OF_KEY: Final = Statement(
     ORDER BY completed_at DESC, seq DESC LIMIT 1
     """,
 )
+NTH_OF_CALLER: Final = Statement(
+    "nth_of_caller",
+    "Say whether a queue has more active deferrals of one caller than that.",
+    """
+    SELECT seq FROM deferrals
+    WHERE workspace = :workspace AND caller = :caller AND state IN ('queued', 'leased') LIMIT 1 OFFSET :skipped
+    """,
+)
 ADD_DEFERRAL: Final = Statement(
     "add_deferral",
     "Insert a deferral. (Returning its sequence at once would cost four times as much as asking for it.)",

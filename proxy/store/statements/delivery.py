@@ -101,6 +101,7 @@ END: Final = Statement(
     """
     UPDATE deferrals SET state = :state, head = 0, lease_token = NULL, lease_owner = NULL, lease_until = NULL,
         completed_at = :at, last_error = COALESCE(:error, last_error),
+        maybe = CASE WHEN :maybe = 1 THEN 1 ELSE maybe END,
         task_json = COALESCE(:task_json, task_json), task_version = COALESCE(:task_version, task_version),
         task_state = COALESCE(:task_state, task_state)
     WHERE id = :id AND state = :source AND COALESCE(lease_token, '') = :lease_token
@@ -146,6 +147,34 @@ EMPTY_QUEUE: Final = Statement(
     "UPDATE queue_sizes SET depth = 0, bytes = 0 WHERE workspace = :workspace",
 )
 
+DEAD_LETTER: Final = Statement(
+    "dead_letter",
+    "Find a dead letter of a workspace that is not removed.",
+    """
+    SELECT d.seq, d.workspace, d.caller, d.idempotency_key, d.context_id, d.bytes
+    FROM deferrals d JOIN workspaces w ON w.number = d.workspace JOIN queue_sizes q ON q.workspace = d.workspace
+    WHERE d.id = :id AND d.state = 'dead_lettered' AND w.desired <> 'removed'
+    """,
+    locks=True,
+)
+REDRIVE: Final = Statement(
+    "redrive",
+    "Queue a dead letter again: its budget begins anew, its place in the order is the old one.",
+    """
+    UPDATE deferrals SET state = 'queued', adopted = 0, attempts = 0, gateway_since = NULL, completed_at = NULL,
+        head = CASE WHEN context_id IS NULL THEN 1 ELSE 0 END, rank = priority,
+        next_attempt_at = :now, expires_at = :expires_at,
+        task_json = COALESCE(:task_json, task_json), task_version = COALESCE(:task_version, task_version),
+        task_state = COALESCE(:task_state, task_state)
+    WHERE seq = :seq
+    """,
+)
+DROP_ANSWER: Final = Statement(
+    "drop_answer",
+    "Delete the answer of a deferral that is queued again.",
+    "DELETE FROM answers WHERE deferral = :seq",
+)
+
 DUE: Final = Statement(
     "due",
     "Find workspaces that have a claimable head.",
@@ -164,6 +193,25 @@ OVERDUE: Final = Statement(
     "Find queued deferrals whose time to live has passed, the longest overdue first.",
     """
     SELECT seq FROM deferrals WHERE state = 'queued' AND expires_at <= :now ORDER BY expires_at, seq LIMIT :limit
+    """,
+)
+STALE: Final = Statement(
+    "stale",
+    "Find queued deferrals accepted before an instant, by workspace, the oldest first.",
+    """
+    SELECT d.seq FROM queue_sizes q CROSS JOIN deferrals d
+    WHERE q.depth > 0 AND d.workspace = q.workspace AND d.state = 'queued' AND d.enqueued_at < :before
+    ORDER BY q.workspace, d.enqueued_at, d.seq LIMIT :limit
+    """,
+)
+STALE_OF: Final = Statement(
+    "stale_of",
+    "Find queued deferrals of one workspace accepted before an instant, the oldest first.",
+    """
+    SELECT seq FROM deferrals
+    WHERE workspace = (SELECT number FROM workspaces WHERE id = :workspace_id)
+      AND state = 'queued' AND enqueued_at < :before
+    ORDER BY enqueued_at, seq LIMIT :limit
     """,
 )
 PURGE: Final = Statement(

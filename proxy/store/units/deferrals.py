@@ -9,7 +9,7 @@ from dataclasses import replace
 from proxy.core.decision import Decision
 from proxy.core.deferral import Deferral, State
 from proxy.core.times import micros
-from proxy.store import Ending, Enqueued, Placed, QueueLimits, rows
+from proxy.store import Ending, Enqueued, Placed, QueueLimits, TaskOf, rows
 from proxy.store import deferral_rows as deferred
 from proxy.store.laws import SUPERSEDED, check_new
 from proxy.store.statements import deferrals as sql
@@ -19,7 +19,7 @@ from proxy.store.units.delivery import end
 from proxy.store.units.heads import ALONE, NOT_HEAD, place, settle
 
 
-def enqueue(deferral: Deferral, limits: QueueLimits, decision: Decision | None) -> Unit[Enqueued]:
+def enqueue(deferral: Deferral, limits: QueueLimits, decision: Decision | None, expired_task: TaskOf) -> Unit[Enqueued]:
     """Put a request away, join it to what is known of its key, or say why not."""
     check_new(deferral)
     queue = yield sql.TAKE_QUEUE, {"workspace_id": deferral.workspace_id}
@@ -28,7 +28,7 @@ def enqueue(deferral: Deferral, limits: QueueLimits, decision: Decision | None) 
     workspace, depth, size = queue[0]
     expired = None
     if deferral.caller is not None and deferral.idempotency_key is not None:
-        known, expired = yield from _known(workspace, deferral, limits)
+        known, expired = yield from _known(workspace, deferral, limits, expired_task)
         if known is not None:
             placed = Placed.JOINED if known.digest == deferral.digest else Placed.CONFLICT
             return Enqueued(placed=placed, deferral=known, depth=depth, expired=expired)
@@ -39,6 +39,10 @@ def enqueue(deferral: Deferral, limits: QueueLimits, decision: Decision | None) 
         return Enqueued(placed=Placed.FULL_ROWS, deferral=None, depth=depth, expired=expired)
     if 0 < limits.bytes < size + own:
         return Enqueued(placed=Placed.FULL_BYTES, deferral=None, depth=depth, expired=expired)
+    if deferral.caller is not None and limits.caller_rows > 0:
+        of_caller = {"workspace": workspace, "caller": deferral.caller, "skipped": limits.caller_rows - 1}
+        if (yield sql.NTH_OF_CALLER, of_caller):
+            return Enqueued(placed=Placed.FULL_CALLER, deferral=None, depth=depth, expired=expired)
     seq = yield from _insert(workspace, deferral, own)
     yield sql.GROW_QUEUE, {"workspace": workspace, "rows": 1, "bytes": own}
     if decision is not None:
@@ -46,7 +50,9 @@ def enqueue(deferral: Deferral, limits: QueueLimits, decision: Decision | None) 
     return Enqueued(placed=Placed.INSERTED, deferral=replace(deferral, seq=seq), depth=depth + 1, expired=expired)
 
 
-def _known(workspace: int, deferral: Deferral, limits: QueueLimits) -> Unit[tuple[Deferral | None, Deferral | None]]:
+def _known(
+    workspace: int, deferral: Deferral, limits: QueueLimits, expired_task: TaskOf
+) -> Unit[tuple[Deferral | None, Deferral | None]]:
     """Find what a key stands for: the deferral to join, if any, and one that had to be ended as expired, if any."""
     key = {"workspace": workspace, "caller": deferral.caller, "idempotency_key": deferral.idempotency_key}
     expired = None
@@ -58,7 +64,7 @@ def _known(workspace: int, deferral: Deferral, limits: QueueLimits) -> Unit[tupl
         if state != State.QUEUED or expires_at > micros(deferral.enqueued_at):
             return known, None
         # Its time has passed and no sweep has met it yet: it must not swallow the new request (scenario 47).
-        ending = Ending(state=State.EXPIRED, at=deferral.enqueued_at, error=SUPERSEDED)
+        ending = Ending(state=State.EXPIRED, at=deferral.enqueued_at, error=SUPERSEDED, task=expired_task(known))
         ended = yield from end(known.id, None, ending)
         # As it was, so that its size can be told; as it is, in everything else.
         expired = None if ended is None else replace(ended, request=known.request)

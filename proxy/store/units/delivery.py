@@ -132,6 +132,7 @@ def end(deferral_id: str, lease_token: str | None, ending: Ending) -> Unit[Defer
             "state": ending.state.value,
             "at": micros(ending.at),
             "error": ending.error,
+            "maybe": int(ending.maybe),
             **deferred.task_values(ending.task),
         },
     )
@@ -178,6 +179,30 @@ def cancel_all(workspace: int, at: datetime, reason: str) -> Unit[None]:
     yield sql.EMPTY_QUEUE, {"workspace": workspace}
 
 
+def redrive(
+    deferral_id: str, now: datetime, expires_at: datetime, task: StoredTask | None, decision: Decision | None
+) -> Unit[Deferral | None]:
+    """Queue a dead letter again, unless its key is in use by another or its workspace is gone."""
+    found = yield sql.DEAD_LETTER, {"id": deferral_id}
+    if not found:
+        return None
+    seq, workspace, caller, key, context_id, size = found[0]
+    if caller is not None and key is not None:
+        active = yield queue.ACTIVE_OF_KEY, {"workspace": workspace, "caller": caller, "idempotency_key": key}
+        if active:
+            return None
+    moments = {"now": micros(now), "expires_at": micros(expires_at)}
+    yield sql.REDRIVE, {"seq": seq, **moments, **deferred.task_values(task)}
+    yield sql.DROP_ANSWER, {"seq": seq}
+    yield queue.GROW_QUEUE, {"workspace": workspace, "rows": 1, "bytes": size}
+    if context_id is not None:
+        yield from settle(workspace, context_id)
+    if decision is not None:
+        yield log.ADD_DECISION, rows.decision_values(decision)
+    loaded = yield queue.DEFERRAL_AT, {"seq": seq}
+    return deferred.whole(loaded[0])
+
+
 def due(now: datetime, limit: int) -> Unit[Sequence[str]]:
     """Find workspaces that have a claimable head."""
     found = yield sql.DUE, {"now": micros(now), "limit": limit}
@@ -187,11 +212,25 @@ def due(now: datetime, limit: int) -> Unit[Sequence[str]]:
 def overdue(now: datetime, limit: int) -> Unit[Sequence[Deferral]]:
     """Find queued deferrals whose time has passed."""
     found = yield sql.OVERDUE, {"now": micros(now), "limit": limit}
-    expired = []
+    return (yield from _brief(found))
+
+
+def stale(before: datetime, workspace_id: str | None, limit: int) -> Unit[Sequence[Deferral]]:
+    """Find queued deferrals that have waited since before an instant."""
+    asked = {"before": micros(before), "limit": limit}
+    if workspace_id is None:
+        found = yield sql.STALE, asked
+    else:
+        found = yield sql.STALE_OF, {**asked, "workspace_id": workspace_id}
+    return (yield from _brief(found))
+
+
+def _brief(found: Rows) -> Unit[Sequence[Deferral]]:
+    loaded = []
     for (seq,) in found:
-        loaded = yield queue.BRIEF_AT, {"seq": seq}
-        expired.append(deferred.brief(loaded[0]))
-    return expired
+        row = yield queue.BRIEF_AT, {"seq": seq}
+        loaded.append(deferred.brief(row[0]))
+    return loaded
 
 
 def purge(ended_before: datetime, limit: int) -> Unit[int]:

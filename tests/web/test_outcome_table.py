@@ -1,0 +1,446 @@
+"""What a failed call's client gets, over real sockets: every class of failure under every verdict.
+
+A cell says in one word what is answered and whether something is stored (`ANSWERS`). Where a dot stands, the setting
+changes nothing, and the cell is that of the first grid of its kind.
+"""
+
+import base64
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from aiohttp import ClientResponse
+from forward.scripted_upstream import Line, Peer
+from web.compute import Compute, host, hosted
+from web.harness import V1, Harness, send
+
+from proxy.core.evidence import ProbeState
+
+VERDICTS = ("alive", "busy", "dead", "unknown")
+CALL = "/workspaces/a/a2a"
+LUNCH = b"out for lunch"
+
+
+# --- agents that fail ------------------------------------------------------------------------------------------------
+
+
+async def resets(line: Line) -> None:
+    """Take the request and break the connection off."""
+    await line.request()
+    line.reset()
+
+
+def answers(status: int) -> Callable[[Line], Awaitable[None]]:
+    """Answer with a status, as a gateway does whose agent is gone."""
+
+    async def answer(line: Line) -> None:
+        while True:
+            await line.request()
+            await line.say(b"HTTP/1.1 %d Nope\r\nX-Mood: tired\r\nContent-Length: 13\r\n\r\n%b" % (status, LUNCH))
+
+    return answer
+
+
+async def breaks_off(line: Line) -> None:
+    """Begin an answer and break it off in its body."""
+    await line.request()
+    await line.say(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+    line.reset()
+
+
+async def breaks_off_a_stream(line: Line) -> None:
+    """Begin a stream and break it off before its first event."""
+    await line.request()
+    await line.say(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+    line.reset()
+
+
+FAILING: Mapping[str, Callable[[Line], Awaitable[None]]] = {
+    "maybe": resets,
+    "gateway": answers(502),
+    "lost": breaks_off,
+}
+
+
+@pytest.fixture
+async def listen() -> AsyncIterator[Callable[..., Awaitable[str]]]:
+    """Start raw agents; returns their URLs."""
+    peers: list[Peer] = []
+
+    async def start(script: Callable[[Line], Awaitable[None]]) -> str:
+        peer = Peer(script)
+        await peer.start()
+        peers.append(peer)
+        return str(peer.url(""))
+
+    yield start
+    for peer in peers:
+        await peer.stop()
+
+
+# --- what is asked ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of request; `rpc` says in which shape its errors come."""
+
+    method: str
+    path: str
+    body: Mapping[str, Any]
+    rpc: bool = True
+
+    async def ask(self, proxy: Harness, **headers: str) -> tuple[ClientResponse, bytes]:
+        body = {"json": self.body} if self.method == "POST" else {}
+        return await proxy.call(self.method, self.path, headers={**V1, **headers}, **body)
+
+    def facts(self, body: bytes) -> dict[str, str]:
+        """What stands beside an error, each fact as JSON-RPC says it: a string."""
+        said = json.loads(body)
+        facts = said["error"]["data"][0]["metadata"] if self.rpc else said
+        return {name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()}
+
+
+KINDS = {
+    "send": Kind("POST", CALL, send()),
+    "stream": Kind("POST", CALL, {**send(), "method": "SendStreamingMessage"}),
+    "get": Kind("GET", f"{CALL}/thing", {}, rpc=False),
+    "post": Kind("POST", f"{CALL}/hook", {"told": "you"}, rpc=False),
+    "GetTask": Kind("POST", CALL, {"jsonrpc": "2.0", "id": 1, "method": "GetTask", "params": {"id": "t"}}),
+}
+
+
+# --- what is answered ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`row`: None where nothing is stored, else whether the row says that the request may have been delivered."""
+
+    status: int
+    facts: Mapping[str, str]
+    row: bool | None = None
+
+
+DYING = {"restarting": "true", "restart": "scheduled", "retry_after": "15"}
+ANSWERS = {
+    "deferred": Answer(202, {}, row=False),
+    "marked": Answer(202, {}, row=True),
+    "dead:no": Answer(503, {**DYING, "delivered": "no"}),
+    "dead:maybe": Answer(503, {**DYING, "delivered": "maybe"}),
+    "away:no": Answer(503, {"away": "true", "retry_after": "15", "delivered": "no"}),
+    "away:maybe": Answer(503, {"away": "true", "retry_after": "15", "delivered": "maybe"}),
+    "failed:no": Answer(502, {"delivered": "no"}),
+    "failed:maybe": Answer(502, {"delivered": "maybe"}),
+    "lost": Answer(502, {"delivered": "yes"}),
+}
+
+GRIDS: dict[tuple[str, str], str] = {
+    ("send", ""): """
+        not_sent  deferred    deferred    dead:no     deferred
+        maybe     marked      marked      dead:maybe  marked
+        gateway   passes      marked      dead:maybe  passes
+        lost      lost        lost        lost        lost
+    """,
+    ("send", "dead_action=defer"): """
+        not_sent  .           .           deferred    .
+        maybe     .           .           marked      .
+        gateway   .           .           marked      .
+        lost      .           .           lost        .
+    """,
+    ("send", "unmanaged_away=pass"): """
+        not_sent  .           .           .           failed:no
+        maybe     .           .           .           marked
+        gateway   .           .           .           passes
+        lost      .           .           .           lost
+    """,
+    ("send", "redelivery=always"): """
+        not_sent  .           .           .           .
+        maybe     marked      marked      dead:maybe  marked
+        gateway   .           .           .           .
+        lost      .           .           .           .
+    """,
+    ("send", "redelivery=never"): """
+        not_sent  deferred    deferred    dead:no     deferred
+        maybe     failed:maybe failed:maybe dead:maybe failed:maybe
+        gateway   passes      marked      dead:maybe  passes
+        lost      lost        lost        lost        lost
+    """,
+    ("send", "dead_action=defer redelivery=never"): """
+        not_sent  .           .           deferred    .
+        maybe     .           .           failed:maybe .
+        gateway   .           .           marked      .
+        lost      .           .           lost        .
+    """,
+    ("send", "dead_action=defer redelivery=always"): """
+        not_sent  .           .           deferred    .
+        maybe     .           .           marked      .
+        gateway   .           .           marked      .
+        lost      .           .           lost        .
+    """,
+    ("send", "unmanaged_away=pass redelivery=never"): """
+        not_sent  .           .           .           failed:no
+        maybe     .           .           .           failed:maybe
+        gateway   .           .           .           passes
+        lost      .           .           .           lost
+    """,
+    ("stream", ""): """
+        not_sent  away:no     away:no     dead:no     away:no
+        maybe     away:maybe  away:maybe  dead:maybe  away:maybe
+        gateway   passes      away:maybe  dead:maybe  passes
+        lost      lost        lost        lost        lost
+    """,
+    ("stream", "dead_action=defer"): """
+        not_sent  .           .           dead:no     .
+        maybe     .           .           dead:maybe  .
+        gateway   .           .           dead:maybe  .
+        lost      .           .           lost        .
+    """,
+    ("stream", "unmanaged_away=pass"): """
+        not_sent  .           .           .           failed:no
+        maybe     .           .           .           away:maybe
+        gateway   .           .           .           passes
+        lost      .           .           .           lost
+    """,
+    ("stream", "dead_action=defer redelivery=never"): """
+        not_sent  away:no     away:no     dead:no     away:no
+        maybe     failed:maybe failed:maybe failed:maybe failed:maybe
+        gateway   passes      away:maybe  dead:maybe  passes
+        lost      lost        lost        lost        lost
+    """,
+    ("get", ""): """
+        not_sent  away:no     away:no     dead:no     away:no
+        maybe     away:maybe  away:maybe  dead:maybe  away:maybe
+        gateway   passes      away:maybe  dead:maybe  passes
+        lost      lost        lost        lost        lost
+    """,
+    ("get", "dead_action=defer unmanaged_away=pass redelivery=never"): """
+        not_sent  away:no     away:no     dead:no     failed:no
+        maybe     away:maybe  away:maybe  dead:maybe  away:maybe
+        gateway   passes      away:maybe  dead:maybe  passes
+        lost      lost        lost        lost        lost
+    """,
+    ("GetTask", ""): """
+        not_sent  away:no     away:no     dead:no     away:no
+        maybe     .           .           .           .
+        gateway   .           .           .           .
+        lost      .           .           .           .
+    """,
+    ("post", ""): """
+        not_sent  deferred    deferred    dead:no     deferred
+        maybe     marked      marked      dead:maybe  marked
+        gateway   passes      marked      dead:maybe  passes
+        lost      lost        lost        lost        lost
+    """,
+}
+
+
+def cells() -> list[Any]:
+    found = []
+    for (kind, settings), grid in GRIDS.items():
+        members = dict(pair.split("=") for pair in settings.split())
+        for line in grid.strip().splitlines():
+            outcome, *words = line.split()
+            for verdict, word in zip(VERDICTS, words, strict=True):
+                if word != ".":
+                    name = f"{kind} {settings}".strip()
+                    found.append(
+                        pytest.param(kind, members, outcome, verdict, word, id=f"{name}, {outcome}, {verdict}")
+                    )
+    return found
+
+
+# --- verdicts --------------------------------------------------------------------------------------------------------
+
+RULES = {"alive": "running", "busy": "recent_heartbeat", "dead": "not_running", "unknown": "external"}
+RESTARTS = {"dead": "scheduled", "unknown": "unmanaged"}
+UNHURRIED = {"queue__backoff": 60, "queue__backoff_cap": 60, "queue__sweep": 60}
+"""What is stored stays as it was stored while a test looks at it."""
+
+
+async def under(proxy: Harness, verdict: str, url: str, **members: Any) -> Compute:
+    """Enroll workspace "a" so that its next failed call is judged like this."""
+    compute = host(proxy)
+    if verdict == "unknown":
+        await proxy.enroll("a", url=url, **{"unmanaged_away": "defer", **members})
+        return compute
+    recent = 0 if verdict == "dead" else 3600
+    await hosted(proxy, compute, url, policy={"recent_heartbeat": recent}, **members)
+    compute.says = ProbeState.RUNNING if verdict == "alive" else ProbeState.NOT_RUNNING
+    return compute
+
+
+@pytest.mark.parametrize(("kind", "settings", "outcome", "verdict", "word"), cells())
+async def test_a_failed_call_gets(
+    make: Any, listen: Any, nobody: str, kind: str, settings: dict[str, str], outcome: str, verdict: str, word: str
+) -> None:
+    proxy = await make(**UNHURRIED)
+    if outcome == "not_sent":
+        url = nobody
+    elif outcome == "lost" and kind == "stream":
+        url = await listen(breaks_off_a_stream)
+    else:
+        url = await listen(FAILING[outcome])
+    await under(proxy, verdict, url, **settings)
+    got, body = await KINDS[kind].ask(proxy)
+    rows = await proxy.app.store.deferrals(workspace_id="a")
+    if word == "passes":
+        assert (got.status, got.reason, body, got.headers["X-Mood"]) == (502, "Nope", LUNCH, "tired")
+        assert not {"Holdfast-Verdict", "Holdfast-Restart", "Holdfast-Receipt", "Retry-After"} & set(got.headers)
+        assert rows == []
+        return
+    answer = ANSWERS[word]
+    assert got.status == answer.status, body
+    assert got.headers["Holdfast-Verdict"] == f"{verdict}; rule={RULES[verdict]}"
+    assert got.headers.get("Holdfast-Restart") == RESTARTS.get(verdict)
+    assert got.headers.get("Retry-After") == answer.facts.get("retry_after")
+    if answer.row is None:
+        assert rows == []
+        assert "Holdfast-Receipt" not in got.headers
+        facts = KINDS[kind].facts(body)
+        said = {"delivered", "restarting", "restart", "retry_after", "away"}
+        assert {name: fact for name, fact in facts.items() if name in said} == answer.facts
+        return
+    assert [(row.id, row.maybe) for row in rows] == [(got.headers["Holdfast-Receipt"], answer.row)]
+    assert got.headers["Location"] == f"/workspaces/a/queue/{rows[0].id}"
+    said = json.loads(body)
+    if kind == "post":
+        assert (said["queued"], said["queue_id"], said["queue_depth"]) == (True, rows[0].id, 1)
+    else:
+        assert said["result"]["task"]["status"]["state"] == "TASK_STATE_SUBMITTED"
+
+
+# --- what the grids leave out ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [502, 503, 504, 521, 522, 523, 524])
+async def test_a_gateways_status_passes_while_the_workspace_lives_and_is_deferred_while_it_is_busy(
+    make: Any, listen: Any, status: int
+) -> None:
+    proxy = await make(**UNHURRIED)
+    compute = await under(proxy, "alive", await listen(answers(status)))
+    got, body = await KINDS["send"].ask(proxy)
+    assert (got.status, body, got.headers["X-Mood"]) == (status, LUNCH, "tired")
+    compute.says = ProbeState.NOT_RUNNING
+    got, _ = await KINDS["send"].ask(proxy)
+    assert (got.status, got.headers["Holdfast-Verdict"]) == (202, "busy; rule=recent_heartbeat")
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 501, 505, 520, 525, 530])
+async def test_any_other_status_passes_and_nobody_is_asked(make: Any, listen: Any, status: int) -> None:
+    proxy = await make()
+    compute = await under(proxy, "dead", await listen(answers(status)))
+    before = compute.inspected
+    got, body = await KINDS["send"].ask(proxy)
+    assert (got.status, body, got.headers["X-Mood"]) == (status, LUNCH, "tired")
+    assert compute.inspected == before
+
+
+@pytest.mark.parametrize("prefer", ["respond-async", "wait=1"])
+async def test_who_prefers_a_deferral_gets_one_where_others_are_rejected(make: Any, nobody: str, prefer: str) -> None:
+    proxy = await make(**UNHURRIED)
+    await under(proxy, "dead", nobody, dead_action="reject")
+    got, _ = await KINDS["send"].ask(proxy, Prefer=prefer)
+    assert (got.status, got.headers["Holdfast-Verdict"]) == (202, "dead; rule=not_running")
+    assert got.headers["Holdfast-Restart"] == "scheduled"
+
+
+async def test_a_workspace_that_runs_for_long_and_does_not_listen_is_unreachable(make: Any, nobody: str) -> None:
+    proxy = await make(defaults__unmanaged_window=0)
+    await under(proxy, "alive", nobody)
+    got, body = await KINDS["send"].ask(proxy)
+    assert (got.status, got.headers["Retry-After"]) == (503, "15")
+    assert json.loads(body)["error"]["data"][0]["reason"] == "WORKSPACE_UNREACHABLE"
+    assert KINDS["send"].facts(body)["delivered"] == "no"
+    assert await proxy.app.store.deferrals(workspace_id="a") == []
+
+
+@pytest.mark.parametrize(("away", "word"), [("defer", "deferred"), ("pass", "failed:no")])
+async def test_a_death_that_nobody_can_mend_fares_like_one_that_nobody_can_tell(
+    make: Any, nobody: str, away: str, word: str
+) -> None:
+    """Its sidecar says that the agent is down, and no runtime can start it again."""
+    proxy = await make(**UNHURRIED)
+    token = await proxy.enroll("a", url=nobody, unmanaged_away=away)
+    await proxy.call("POST", "/workspaces/a/heartbeat", token=token, json={"agent": "down"})
+    for _ in range(2):
+        got, body = await KINDS["post"].ask(proxy)
+        assert got.status == ANSWERS[word].status, body
+        assert got.headers["Holdfast-Verdict"] == "dead; rule=exited"
+        assert got.headers["Holdfast-Restart"] == "unmanaged"
+
+
+# --- answers that break ----------------------------------------------------------------------------------------------
+
+
+async def test_scenario_31_an_answer_that_breaks_is_502_and_its_workspace_is_judged(make: Any, listen: Any) -> None:
+    proxy = await make(**UNHURRIED)
+    await under(proxy, "dead", await listen(breaks_off), dead_action="defer")
+    got, body = await KINDS["send"].ask(proxy)
+    assert (got.status, KINDS["send"].facts(body)["delivered"]) == (502, "yes")
+    assert json.loads(body)["error"]["data"][0]["reason"] == "ANSWER_LOST"
+    assert await proxy.app.store.deferrals(workspace_id="a") == []
+    await proxy.until(lambda: [event.rule for event in proxy.named("restart.started")] == ["", "not_running"])
+
+
+async def test_scenario_31_a_stream_that_breaks_after_an_event_ends_with_an_error_and_its_workspace_is_judged(
+    make: Any, listen: Any
+) -> None:
+    first = b'data: {"jsonrpc": "2.0", "id": 1, "result": {}}\n\n'
+
+    async def breaks_after_an_event(line: Line) -> None:
+        await line.request()
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await line.say(head + b"%x\r\n%b\r\n" % (len(first), first))
+        line.writer.close()
+
+    proxy = await make(**UNHURRIED)
+    await under(proxy, "dead", await listen(breaks_after_an_event))
+    url, headers = proxy.url + CALL, {**V1, "Holdfast-Token": proxy.config.admin_token or ""}
+    body = b""
+    async with proxy.session.post(url, headers=headers, json=KINDS["stream"].body) as got:
+        with pytest.raises(Exception, match="payload"):
+            async for chunk in got.content.iter_any():
+                body += chunk
+    assert body.startswith(first)
+    last = body[len(first) :].decode()
+    assert last.strip().startswith("event: error\ndata: ")
+    said = json.loads(last.partition("data: ")[2])["error"]["data"][0]
+    assert (said["reason"], said["metadata"]["delivered"]) == ("STREAM_BROKEN", "yes")
+    assert await proxy.app.store.deferrals(workspace_id="a") == []
+    await proxy.until(lambda: [event.rule for event in proxy.named("restart.started")] == ["", "not_running"])
+
+
+@pytest.mark.parametrize(("redelivery", "end"), [("always", "completed"), ("never", "dead_lettered")])
+async def test_scenario_31_a_promised_deferral_whose_answer_breaks_may_have_been_delivered(
+    make: Any, listen: Any, redelivery: str, end: str
+) -> None:
+    heads: list[bytes] = []
+
+    async def breaks_off_once(line: Line) -> None:
+        head, _ = await line.request()
+        heads.append(head)
+        if len(heads) == 1:
+            line.reset()  # what the client asked itself: so that it is put away
+        elif len(heads) == 2:
+            await line.say(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+            line.reset()
+        else:
+            await line.answer(b"done")
+
+    proxy = await make()
+    await under(proxy, "alive", await listen(breaks_off_once), redelivery="always")
+    got, _ = await KINDS["post"].ask(proxy)
+    if redelivery == "never":
+        await proxy.call("PUT", "/workspaces/a", json={"redelivery": "never"})
+    assert got.status == 202
+    await proxy.until(lambda: bool(proxy.named(f"deferral.{end}")))
+    _, body = await proxy.call("GET", got.headers["Location"])
+    view = json.loads(body)
+    assert (view["status"], view["redelivery"]) == (end, "maybe")
+    if end == "completed":
+        assert base64.b64decode(view["response"]["body_base64"]) == b"done"
+    assert len(heads) == (3 if end == "completed" else 2)
+    assert [b"holdfast-redelivery: maybe" in head.lower() for head in heads] == [False, True, True][: len(heads)]
