@@ -32,6 +32,7 @@ from proxy.loops.replayer import Replayer
 from proxy.loops.routing import Route, Routing
 from proxy.loops.sweeper import Sweeper
 from proxy.loops.tasks import Tasks
+from proxy.loops.tending import Tending
 from proxy.runtimes import Exited, RuntimeContext
 from proxy.store import Store
 from proxy.store.sqlite import SqliteStore
@@ -42,6 +43,7 @@ from proxy.web.auth import Auth
 from proxy.web.calls import Calls, Limits
 from proxy.web.passing import Passing
 from proxy.web.queue import Queue
+from proxy.web.queue_admin import QueueAdmin
 from proxy.web.registry import Registry
 from proxy.web.server import Server
 from proxy.web.undelivered import Manners, Undelivered
@@ -217,6 +219,15 @@ class Assembly:
             ),
             answer_limit=config.server.answer_limit,
         )
+        self.tending = Tending(
+            store=store,
+            routing=self.routing,
+            records=self.records,
+            deferring=self.deferring,
+            tasks=self.tasks,
+            now=now,
+            ring=self.replayer.ring,
+        )
         self.sweeper = Sweeper(
             store=store,
             routing=self.routing,
@@ -287,6 +298,7 @@ class Assembly:
             now=self.now,
         )
         queue = Queue(store=self.store, auth=auth)
+        queue_admin = QueueAdmin(store=self.store, routing=self.routing, auth=auth, tending=self.tending)
         admin = Admin(
             routing=self.routing,
             store=self.store,
@@ -299,7 +311,7 @@ class Assembly:
         )
         self.server = Server(
             calls=calls,
-            routes=[*registry.routes(), *queue.routes(), *admin.routes()],
+            routes=[*registry.routes(), *queue.routes(), *queue_admin.routes(), *admin.routes()],
             telemetry=self.telemetry,
             head_limit=config.server.head_limit,
         )

@@ -1,6 +1,10 @@
-"""What every test shares: Hypothesis judges what a property says, never how busy the machine was meanwhile."""
+"""What every test shares: Hypothesis judges what a property says, never how busy the machine was meanwhile.
+
+Every run tries a few examples of each property, `scripts/test --all` many (`--hypothesis-profile=thorough`).
+"""
 
 from hypothesis import settings
 
-settings.register_profile("holdfast", deadline=None)
-settings.load_profile("holdfast")
+settings.register_profile("thorough", deadline=None, max_examples=300)
+settings.register_profile("quick", deadline=None, max_examples=15)
+settings.load_profile("quick")

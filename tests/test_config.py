@@ -170,7 +170,7 @@ def test_every_problem_of_every_source_is_told_at_once(tmp_path: Path) -> None:
         ("[server]\nport = 1", "server.port in {}: no such setting (did you mean port?)"),
         ("[queu]\nrows = 1", "queu in {}: no such setting (did you mean queue?)"),
         ("[queue]\nrow = 1", "queue.row in {}: no such setting (did you mean queue.rows?)"),
-        ("rows = 1", "rows in {}: no such setting (did you mean queue.rows or decisions.rows?)"),
+        ("rows = 1", "rows in {}: no such setting (did you mean queue.rows or queue.caller_rows or decisions.rows?)"),
         ("zzz = 1", "zzz in {}: no such setting"),
         ("queue = 5", "queue in {}: must be a table, written [queue]"),
         ("workspaces = 5", "workspaces in {}: must be a table, written [workspaces]"),

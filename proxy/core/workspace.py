@@ -176,10 +176,13 @@ def of_old_life(workspace: Workspace, boot_id: str) -> bool:
 
 
 def meet_boot(workspace: Workspace, boot_id: str, now: datetime) -> Workspace:
-    """Take note of the boot_id that a workspace shows: the known one, the first of this incarnation, or a new life."""
+    """Take note of the boot_id that a workspace shows: the known one, the first of this incarnation, or a new life.
+
+    Nobody of ours starts an abandoned workspace: who shows up there was started by hand, and is a new life.
+    """
     if of_old_life(workspace, boot_id):
         return workspace
-    if boot_id == workspace.boot_id or not workspace.bound:
+    if boot_id == workspace.boot_id or (not workspace.bound and workspace.status is not Status.ABANDONED):
         return replace(workspace, boot_id=boot_id, bound=True)
     return replace(
         new_life(workspace, now),

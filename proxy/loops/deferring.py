@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-import msgspec
-
 from proxy.clock import Now
 from proxy.core import a2a
 from proxy.core.decision import Decision
 from proxy.core.deferral import ACTIVE, Deferral, Lease, Priority, RawHeaders, State, StoredRequest, StoredTask
 from proxy.core.errors import CallerError, ProxyError
 from proxy.loops.routing import Route, Routing
+from proxy.loops.stored_requests import ended_task, pack, resubmitted_task, split_credentials, unpack
 from proxy.store import Ending, Enqueued, Placed, QueueLimits, QueueSize, Store, StoreFailure, Watch
 from proxy.store.laws import SUPERSEDED
 from proxy.store.vault import Vault
@@ -24,7 +23,6 @@ from proxy.telemetry import EventName, Telemetry
 
 BUSY_RETRY_AFTER = 30
 QUEUED_TEXT = "The workspace is away; the request is stored and will be delivered when it is back."
-REDRIVEN_TEXT = "The request was given up; an operator had it queued again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +154,6 @@ class Deferring:
         self._routing.forget_keys(self._joined_since(self._now()) or self._now())
 
     def _placed(self, route: Route, incoming: Incoming, placed: Enqueued) -> Receipt:
-        if placed.expired is not None:
-            self.ended(placed.expired)
         if placed.deferral is None:
             raise refusal(route.id, placed)
         if placed.placed is Placed.CONFLICT:
@@ -295,55 +291,6 @@ ENDED_EVENTS = {
     State.CANCELLED: EventName.DEFERRAL_CANCELLED,
     State.DROPPED: EventName.DEFERRAL_DROPPED,
 }
-
-CREDENTIALS = frozenset({b"authorization", b"cookie", b"x-api-key", b"api-key", b"proxy-authorization"})
-"""Headers that are sealed: the usual ones; a card's own security schemes name more."""
-
-
-def stored_call(deferral: Deferral) -> a2a.Call:
-    """What a stored request says; MalformedBody for one that could not be read."""
-    request = deferral.request
-    headers = {name.lower(): value.decode("latin-1") for name, value in request.headers}
-    return a2a.read(
-        request.method, request.tail, headers.get(b"a2a-version"), headers.get(b"content-type"), request.body
-    )
-
-
-def ended_task(deferral: Deferral, state: str, text: str, at: datetime) -> StoredTask | None:
-    """The task of a deferral that Holdfast ends itself, and why; None where it has none."""
-    if deferral.task_id is None or deferral.context_id is None:
-        return None
-    version = a2a.Version(deferral.protocol)
-    said = a2a.failed_task(
-        version, task_id=deferral.task_id, context_id=deferral.context_id, state=state, text=text, at=at
-    )
-    return StoredTask(json=said, version=version.value, state=state)
-
-
-def resubmitted_task(deferral: Deferral, at: datetime) -> StoredTask | None:
-    """The task of a dead letter that is queued again: submitted, as at first; None where it has none."""
-    if deferral.task_id is None or deferral.context_id is None:
-        return None
-    call = stored_call(deferral)
-    said = a2a.submitted_task(call, task_id=deferral.task_id, context_id=deferral.context_id, at=at, text=REDRIVEN_TEXT)
-    return StoredTask(json=said, version=call.version.value, state="submitted")
-
-
-def split_credentials(headers: RawHeaders) -> tuple[RawHeaders, RawHeaders]:
-    """Return (credentials, the rest)."""
-    secret = tuple(pair for pair in headers if pair[0].lower() in CREDENTIALS)
-    rest = tuple(pair for pair in headers if pair[0].lower() not in CREDENTIALS)
-    return secret, rest
-
-
-def pack(headers: RawHeaders) -> bytes:
-    """Headers as bytes."""
-    return msgspec.msgpack.encode(headers)
-
-
-def unpack(packed: bytes) -> RawHeaders:
-    """The inverse of `pack`."""
-    return msgspec.msgpack.decode(packed, type=tuple[tuple[bytes, bytes], ...])
 
 
 def watch_of(deferral: Deferral) -> Watch:

@@ -237,8 +237,8 @@ class Gate:
     ) -> None:
         """Store strikes that changed, write the decision log, tell whoever listens.
 
-        A workspace that is down and now is neither dead nor unknown is judged afresh the next time. A sweep that finds a
-        workspace alive by the rule by which it was alive before leaves nothing: it comes four times a minute.
+        A workspace that is down and now is neither dead nor unknown is judged afresh the next time. A sweep that finds
+        a workspace alive by the rule by which it was alive before leaves nothing: it comes four times a minute.
         """
         if trigger is Trigger.SWEEP and isinstance(verdict, Alive) and _as_before(route.workspace, verdict):
             return

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 FIRST_WAIT = 0.1
 LONGEST_WAIT = 2.0
-"""Seconds; shorter than the pause of the sweep that takes back leases, so that a store that works again is seen first."""
+"""Seconds; shorter than the pause between sweeps for leases that ran out, so that this one comes first."""
 
 
 async def insist(

@@ -10,8 +10,8 @@ of its own, while a ticker renews all open leases. After a recovery the window s
 completed replay, up to the workspace's capacity less the calls that are in flight already.
 
 Only one try is ever made per lease; what follows a failure is decided by `core.deferral.after_failed_try`, written
-with the lease's token, and therefore ignored if the lease was lost meanwhile. A write that the store refuses is repeated
-(`loops.insisting`) while the lease is renewed; who gives up lets the lease end.
+with the lease's token, and therefore ignored if the lease was lost meanwhile. A write that the store refuses is tried
+again (`loops.insisting`) while the lease is renewed; whoever gives up lets the lease end.
 """
 
 import asyncio

@@ -19,9 +19,10 @@ from proxy.core.decision import Decision
 from proxy.core.deferral import ACTIVE, Deferral, RawHeaders, State, StoredTask
 from proxy.core.tokens import Owner, TokenKind
 from proxy.forward import UpstreamFailure
-from proxy.loops.deferring import Deferring, stored_call
+from proxy.loops.deferring import Deferring
 from proxy.loops.dialing import Dialer
 from proxy.loops.routing import Route
+from proxy.loops.stored_requests import stored_call
 from proxy.store import Store
 
 TERMINAL = frozenset({"completed", "failed", "canceled", "rejected"})

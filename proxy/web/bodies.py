@@ -88,7 +88,7 @@ class BeatBody(Struct, forbid_unknown_fields=False):
 
 
 class ReasonBody(Struct, forbid_unknown_fields=True):
-    """`POST .../restart`, `.../restarting`."""
+    """`POST .../restart`, `.../restarting`, `.../cancel`."""
 
     reason: Text = ""
 

@@ -141,7 +141,7 @@ def summary(result: Run) -> list[str]:
         ("failed", str(total.failed)),
         ("lost", str(total.lost)),
     ]
-    lines = ["", *(f"{name:<38} {value}" for name, value in rows), "", "kill points hit:"]
+    lines = ["", *(f"{name:<38} {value}" for name, value in rows), "", "kills dealt:"]
     lines += [f"  {hits[point]:>3}  {point.value}" for point in Point]
     if total.reasons:
         lines += ["", "not accepted:", *(f"  {number:>3}  {reason}" for reason, number in total.reasons.items())]

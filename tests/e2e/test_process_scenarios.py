@@ -1,6 +1,6 @@
 """Stories of agent processes that a proxy process hosts: killed, restarted, broken, busy.
 
-Each test decides by named pipes when its agent goes on (`agents`) and waits for events of the proxy by name (`serving`).
+Each test decides by named pipes when its agent goes on (`agents`), and waits for the proxy's events (`serving`).
 """
 
 import asyncio
@@ -113,6 +113,7 @@ async def test_requests_to_a_killed_agent_are_put_away_and_done_after_one_restar
     for got in during:
         await stage.completion(got)
     assert sorted(stage.done()) == ["before", "m0", "m1", "m2", "m3", "m4", "m5"]
+    await stage.finished(2)
     first, second = (said["incarnation"] for said in stage.agent.heard("booted"))
     assert second == first + 1
     view = await stage.view()

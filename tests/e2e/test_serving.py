@@ -42,6 +42,11 @@ def sentence_of(done: subprocess.CompletedProcess[str]) -> str:
     return line
 
 
+def files_below(folder: Path) -> list[Path]:
+    """Every file of a proxy."""
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
 # --- it serves --------------------------------------------------------------------------------------------------------
 
 
@@ -78,7 +83,7 @@ async def test_an_admin_token_that_is_made_is_shown_once_and_kept_only_as_its_ha
     assert (await proxy.ask("GET", "/workspaces", token=token)).status == 200
     assert await proxy.end() == 0
     assert len(proxy.said) == 3
-    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+    kept = files_below(tmp_path)
     assert proxy.database in kept
     assert [path for path in kept if token.encode() in path.read_bytes()] == []
     assert token not in str(proxy.events)
@@ -89,7 +94,7 @@ async def test_secrets_lie_in_files_that_only_their_owner_reads(proxy: Serving) 
     await proxy.enroll("a", url="http://127.0.0.1:9", runtime={"type": "process", "command": ["/bin/true"]})
     await proxy.event("workspace.exited")
     open_to_all = {"owner"}  # the name of this proxy
-    kept = [path for path in proxy.folder.rglob("*") if path.is_file() and path.name not in open_to_all]
+    kept = [path for path in files_below(proxy.folder) if path.name not in open_to_all]
     found = {path.name: path.stat().st_mode & 0o077 for path in kept}
     assert {"holdfast.db", "holdfast.db.key", "config.json"} <= found.keys()
     assert {name: mode for name, mode in found.items() if mode} == {}

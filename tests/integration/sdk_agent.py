@@ -55,9 +55,10 @@ class Executor(AgentExecutor):
         echo = new_text_artifact(name="answer", text=f"echo: {text}")
         done = TaskStatus(state=TaskState.TASK_STATE_COMPLETED)
         if context.current_task is not None:  # the SDK takes no second task, only what becomes of the first
-            ids = {"task_id": task_id, "context_id": context_id}
-            await event_queue.enqueue_event(TaskArtifactUpdateEvent(artifact=echo, last_chunk=True, **ids))
-            await event_queue.enqueue_event(TaskStatusUpdateEvent(status=done, **ids))
+            piece = TaskArtifactUpdateEvent(task_id=task_id, context_id=context_id, artifact=echo, last_chunk=True)
+            await event_queue.enqueue_event(piece)
+            completed = TaskStatusUpdateEvent(task_id=task_id, context_id=context_id, status=done)
+            await event_queue.enqueue_event(completed)
             return
         task = Task(id=task_id, context_id=context_id, status=done, artifacts=[echo], history=[message])
         if text == "ask":

@@ -26,7 +26,7 @@ from proxy.core.liveness import ProbeState, Strikes
 from proxy.core.workspace import LastVerdict, Workspace
 from proxy.loops.beats import Beat
 from proxy.runtimes import Exited
-from proxy.store import StoreFailure
+from proxy.store import Signs, StoreFailure
 from proxy.store.memory import MemoryStore
 from proxy.telemetry import EventName
 
@@ -196,6 +196,19 @@ async def test_a_sign_that_the_preset_does_not_read_saves_nobody(world: World, p
     assert told_offline(world) == 1
 
 
+@simulated
+async def test_a_sign_that_only_the_store_has_heard_of_saves_a_workspace_too(world: World) -> None:
+    await world.given(sign=-300)
+    await world.start()
+    nobody_answers(world)
+    asking = asyncio.create_task(ask(world))
+    await world.until(1)
+    await world.store.record_signs({"ws": Signs(last_sign_at=at(1))})
+    assert await asking == ("busy", "raced")
+    assert ((await world.row()).status, told_offline(world)) == (Status.READY, 0)
+    assert await world.cycles() == []
+
+
 # --- deaths that stand -----------------------------------------------------------------------------------------------
 
 
@@ -282,7 +295,9 @@ async def test_a_seen_exit_stands_whatever_else_answers_at_that_address(world: W
     verdict = LastVerdict(verdict="dead", rule="exited", at=at(-10))
     await world.given(status=Status.ABANDONED, sign=-1, exited_at=at(-10), offline_rule="exited", last_verdict=verdict)
     await world.start()
+    before = await world.row()
     judgement = await world.app.gate.ask(world.route(), Trigger.FORWARD)
+    assert await world.row() == before
     assert judgement.header == "dead; rule=exited"
     assert judgement.restart is not None
     assert judgement.restart.answer == "abandoned"

@@ -1,14 +1,14 @@
-"""The health sweep as stories: deaths that no request finds, silence, network probes that fail, ages that prove nothing."""
+"""The health sweep as stories: deaths that no request finds, silence, failing network probes, ages that prove nothing."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from simulation.scripted import START, Reacts, Script
-from simulation.suspects import GET_TASK, NOT_RUNNING, RUNNING, nobody_answers, restarted
-from simulation.world import World, at, clock, fails, message, simulated
+from simulation.suspects import GET_TASK, RUNNING, nobody_answers, restarted
+from simulation.world import World, at, message, simulated
 
 from proxy.clock import Now, Sources, SystemClock
 from proxy.core.decision import Decision, Trigger
@@ -166,7 +166,7 @@ async def test_beats_that_stop_because_it_died_lead_to_a_restart(world: World) -
     await world.start({**EVERY_15, "policy.recent_heartbeat": 200})
     nobody_answers(world)
     await world.until(33)
-    # Silent for the TTL, it is doubted once more for the sake of its last beat, and believed dead as soon as that is old.
+    # Silent for the TTL, its last beat still saves it once; it is believed dead as soon as that beat is old.
     assert [line.rule for line in await swept(world, Trigger.HEARTBEAT_TTL)] == ["recent_heartbeat"]
     await world.until(48)
     assert [line.action for line in await swept(world)] == ["offline"]
@@ -361,16 +361,15 @@ async def test_after_the_proxy_s_start_nobody_has_fallen_silent_for_one_ttl(worl
     assert len(await swept(world, Trigger.HEARTBEAT_TTL)) == 1
 
 
-def beats_every_30(world: World) -> Callable[[], None]:
-    """Let the workspace beat twice a minute; returns how to end that."""
+def beats_every_30(world: World) -> asyncio.Task[None]:
+    """Let the workspace beat twice a minute, until the task is cancelled."""
 
     async def beat() -> None:
         while True:
             await world.app.beats.take(world.route(), Beat())
             await asyncio.sleep(30)
 
-    task = asyncio.create_task(beat())
-    return lambda: task.cancel() and None
+    return asyncio.create_task(beat())
 
 
 @simulated
@@ -378,12 +377,12 @@ async def test_after_a_jump_of_the_clock_nobody_is_stale_for_one_ttl(world: Worl
     await world.given(managed=False, sign=-1)
     await world.start({"health.sweep": 1, "health.failures": 0})
     nobody_answers(world)
-    end = beats_every_30(world)
+    beating = beats_every_30(world)
     await world.until(200)
     wall.ahead = 3600.0  # at once every sign of life is an hour old
     await world.until(205)
     assert status(world) is Status.READY
-    end()
+    beating.cancel()
     await world.until(289)
     assert status(world) is Status.READY
     await world.until(305)
@@ -394,10 +393,10 @@ async def test_after_a_jump_of_the_clock_nobody_is_stale_for_one_ttl(world: Worl
 async def test_after_a_jump_of_the_clock_nobody_has_fallen_silent_for_one_ttl(world: World, wall: Wall) -> None:
     await world.given(heartbeat=-1)
     await world.start({"health.sweep": 1})
-    end = beats_every_30(world)
+    beating = beats_every_30(world)
     await world.until(200)
     wall.ahead = 3600.0
-    end()
+    beating.cancel()
     await world.until(379)
     assert await swept(world, Trigger.HEARTBEAT_TTL) == []
     await world.until(382)

@@ -10,6 +10,7 @@ from simulation.world import World, at, message, simulated
 from proxy.core.lifecycle import Status
 from proxy.core.restart import Trigger
 from proxy.loops.coordinator import Asked
+from proxy.telemetry import EventName
 
 
 async def restart(world: World) -> Asked:
@@ -38,6 +39,7 @@ async def test_a_lease_is_renewed_as_long_as_its_step_takes(world: World) -> Non
         [cycle] = await world.cycles()
         assert cycle.lease_until is not None
         assert cycle.lease_until > at(moment)
+        assert cycle.lease_owner == world.app.owner
 
 
 @simulated
@@ -53,6 +55,8 @@ async def test_a_proxy_that_lost_its_lease_starts_nothing(world: World) -> None:
     await world.until(60)
     assert world.machine().verbs() == [("stop", 1)]
     assert await world.cycles() == [taken]
+    crashed = [event.fields["work"] for event in world.events if event.name == EventName.LOOP_FAILED]
+    assert set(crashed) <= {"tick"}  # it could not renew what is not its own any more
 
 
 # --- what a cycle leaves ---------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ class Compute:
     def check(self, _: Mapping[str, Any]) -> list[str]:
         return []
 
-    async def inspect(self, workspace_id: str, incarnation: int) -> ProbeState:
+    async def inspect(self, workspace_id: str, incarnation: int) -> ProbeState:  # noqa: ARG002 - the contract's
         self.inspected += 1
         return self.says
 

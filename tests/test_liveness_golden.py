@@ -1,6 +1,6 @@
 """The generated pages: the tree of consulted facts and the tables still say what the rules do.
 
-A difference in `golden/liveness.txt` is a change of behaviour. Run scripts/liveness-docs and read what it changed.
+A difference in `core/golden/liveness.txt` is a change of behaviour. Run scripts/liveness-docs and read what it changed.
 """
 
 import re
@@ -17,7 +17,7 @@ import pytest
 from proxy.core.liveness_rules import RULES, Gives
 from proxy.core.presets import Preset
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "liveness-docs"
 GOLDEN = ROOT / "tests" / "core" / "golden" / "liveness.txt"
 
