@@ -136,12 +136,18 @@ class App(Assembly):
         self.readiness.watch(route)
         self.replayer.ring(route)
 
+    async def _sweep_leases(self) -> None:
+        """Take back leases that ran out; not those of calls that are open here, which a failing store let run out."""
+        if self.replayer.behind:
+            await self.replayer.renew()
+        await self.sweeper.leases()
+
     def _tick(self) -> None:
         config, every = self.config, self.background.every
         every(config.beats.flush, self.beats.flush, name="flush")
         every(config.health.sweep, self.health.sweep, name="health-sweep")
         every(config.queue.sweep, self.replayer.sweep, name="replay-sweep")
         every(config.queue.lease / 3, self.replayer.renew, name="renew")
-        every(min(LEASE_SWEEP, config.queue.lease), self.sweeper.leases, name="lease-sweep")
+        every(min(LEASE_SWEEP, config.queue.lease), self._sweep_leases, name="lease-sweep")
         every(EXPIRY_SWEEP, self.sweeper.expiries, name="expiry-sweep")
         every(RETENTION_SWEEP, self.sweeper.retention, name="retention-sweep")

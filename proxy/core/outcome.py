@@ -100,7 +100,8 @@ def action_for(failing: Failing) -> Action:  # noqa: PLR0911 - one return per ro
     | lost     | 502 (a promised deferral: as *maybe*)  | same          | same          | same             |
 
     By `redelivery`: deferred and marked, under `never` 502. What fell silent for its whole idle window is sent again
-    only under `always`. Where "defer" meets a request that cannot be deferred, it is 503 with Retry-After in its own binding.
+    only under `always`. Where "defer" meets a request that cannot be deferred, it is 503 with Retry-After in its own
+    binding.
     """
     outcome = failing.outcome
     if outcome is Outcome.LOST:

@@ -115,6 +115,8 @@ class Replayer:
         self._answer_limit = answer_limit
         self._drains: dict[str, _Drain] = {}
         self._stopping = False
+        self.behind = False
+        """Leases of open calls could not be renewed the last time."""
 
     # Bells
 
@@ -168,6 +170,7 @@ class Replayer:
                         await self._store.extend(deferral.id, deferral.lease.token, until=until)
                     except StoreFailure as failure:
                         problem = failure  # the others' leases end too if they are not renewed
+        self.behind = problem is not None
         if problem is not None:
             raise problem
 

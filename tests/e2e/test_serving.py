@@ -133,7 +133,6 @@ def test_everything_that_is_wrong_with_a_configuration_is_said_at_once(tmp_path:
     [
         (["--config", "/nonexistent.toml"], "/nonexistent.toml: cannot be read: No such file or directory"),
         (["--dev", "--host", "0.0.0.0"], "dev"),  # noqa: S104 - that it is refused is the point
-        (["--port", "65536"], "65536"),
         (["--frobnicate"], "frobnicate"),
     ],
 )

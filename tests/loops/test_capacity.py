@@ -1,4 +1,4 @@
-"""How much of a queue is replayed at once: what beats say of an agent's other work, and for how long that is believed."""
+"""How much of a queue is replayed at once: what beats say of an agent's other work, for how long that is believed."""
 
 import asyncio
 

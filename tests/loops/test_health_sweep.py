@@ -1,4 +1,4 @@
-"""The health sweep as stories: deaths that no request finds, silence, failing network probes, ages that prove nothing."""
+"""The health sweep as stories: deaths that nobody asks about, silence, failing probes, ages that prove nothing."""
 
 import asyncio
 from collections.abc import Mapping

@@ -24,6 +24,8 @@ AT_ONCE: Mapping[str, Any] = {
     "restart_debounce": 0,
 }
 """A policy under which a verdict comes at once, and a restart may follow at once."""
+UNHURRIED: Mapping[str, Any] = {"queue__backoff": 60, "queue__backoff_cap": 60, "queue__sweep": 60}
+"""Settings of a proxy in which what is stored stays as it was stored while a test looks at it."""
 
 
 class Compute:
@@ -93,3 +95,15 @@ async def hosted(proxy: Harness, compute: Compute, url: str, name: str = "a", **
     await proxy.until(lambda: status(proxy, name) is Status.READY)
     compute.starts.clear()
     return token
+
+
+async def under(proxy: Harness, verdict: str, url: str, **members: Any) -> Compute:
+    """Enroll workspace "a" so that its next failed call is judged like this."""
+    compute = host(proxy)
+    if verdict == "unknown":
+        await proxy.enroll("a", url=url, **{"unmanaged_away": "defer", **members})
+        return compute
+    recent = 0 if verdict == "dead" else 3600
+    await hosted(proxy, compute, url, policy={"recent_heartbeat": recent}, **members)
+    compute.says = ProbeState.RUNNING if verdict == "alive" else ProbeState.NOT_RUNNING
+    return compute

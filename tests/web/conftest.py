@@ -7,6 +7,8 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp.test_utils import unused_port
+from forward.scripted_upstream import Peer
+from web.failing_agents import Script
 from web.harness import Harness, ScriptedAgent, config_for
 
 
@@ -43,6 +45,22 @@ async def agent() -> AsyncIterator[ScriptedAgent]:
     await scripted.start()
     yield scripted
     await scripted.stop()
+
+
+@pytest.fixture
+async def listen() -> AsyncIterator[Callable[[Script], Awaitable[str]]]:
+    """Start agents that follow a script byte for byte; returns their URLs."""
+    peers: list[Peer] = []
+
+    async def start(script: Script) -> str:
+        peer = Peer(script)
+        await peer.start()
+        peers.append(peer)
+        return str(peer.url(""))
+
+    yield start
+    for peer in peers:
+        await peer.stop()
 
 
 @pytest.fixture

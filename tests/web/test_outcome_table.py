@@ -4,80 +4,21 @@ A cell says in one word what is answered and whether something is stored (`ANSWE
 change nothing, and the cell is that of the first grid of its kind.
 """
 
-import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from aiohttp import ClientPayloadError, ClientResponse
-from forward.scripted_upstream import Line, Peer
-from web.compute import Compute, host, hosted
+from aiohttp import ClientResponse
+from web.compute import UNHURRIED, under
+from web.failing_agents import FAILING, LUNCH, answers, breaks_off_a_stream
 from web.harness import V1, Harness, send
 
 from proxy.core.evidence import ProbeState
 
 VERDICTS = ("alive", "busy", "dead", "unknown")
 CALL = "/workspaces/a/a2a"
-LUNCH = b"out for lunch"
-
-
-# --- agents that fail ------------------------------------------------------------------------------------------------
-
-
-async def resets(line: Line) -> None:
-    """Take the request and break the connection off."""
-    await line.request()
-    line.reset()
-
-
-def answers(status: int) -> Callable[[Line], Awaitable[None]]:
-    """Answer with a status, as a gateway does whose agent is gone."""
-
-    async def answer(line: Line) -> None:
-        while True:
-            await line.request()
-            await line.say(b"HTTP/1.1 %d Nope\r\nX-Mood: tired\r\nContent-Length: 13\r\n\r\n%b" % (status, LUNCH))
-
-    return answer
-
-
-async def breaks_off(line: Line) -> None:
-    """Begin an answer and break it off in its body."""
-    await line.request()
-    await line.say(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
-    line.reset()
-
-
-async def breaks_off_a_stream(line: Line) -> None:
-    """Begin a stream and break it off before its first event."""
-    await line.request()
-    await line.say(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
-    line.reset()
-
-
-FAILING: Mapping[str, Callable[[Line], Awaitable[None]]] = {
-    "maybe": resets,
-    "gateway": answers(502),
-    "lost": breaks_off,
-}
-
-
-@pytest.fixture
-async def listen() -> AsyncIterator[Callable[..., Awaitable[str]]]:
-    """Start raw agents; returns their URLs."""
-    peers: list[Peer] = []
-
-    async def start(script: Callable[[Line], Awaitable[None]]) -> str:
-        peer = Peer(script)
-        await peer.start()
-        peers.append(peer)
-        return str(peer.url(""))
-
-    yield start
-    for peer in peers:
-        await peer.stop()
 
 
 # --- what is asked ---------------------------------------------------------------------------------------------------
@@ -93,7 +34,7 @@ class Kind:
     rpc: bool = True
 
     async def ask(self, proxy: Harness, **headers: str) -> tuple[ClientResponse, bytes]:
-        body = {"json": self.body} if self.method == "POST" else {}
+        body: dict[str, Any] = {"json": self.body} if self.method == "POST" else {}
         return await proxy.call(self.method, self.path, headers={**V1, **headers}, **body)
 
     def facts(self, body: bytes) -> dict[str, str]:
@@ -267,24 +208,10 @@ def cells() -> Iterator[Cell]:
                     yield Cell(kind, settings, outcome, verdict, word)
 
 
-# --- verdicts --------------------------------------------------------------------------------------------------------
+# --- the table --------------------------------------------------------------------------------------------------------
 
 RULES = {"alive": "running", "busy": "recent_heartbeat", "dead": "not_running", "unknown": "external"}
 RESTARTS = {"dead": "scheduled", "unknown": "unmanaged"}
-UNHURRIED = {"queue__backoff": 60, "queue__backoff_cap": 60, "queue__sweep": 60}
-"""What is stored stays as it was stored while a test looks at it."""
-
-
-async def under(proxy: Harness, verdict: str, url: str, **members: Any) -> Compute:
-    """Enroll workspace "a" so that its next failed call is judged like this."""
-    compute = host(proxy)
-    if verdict == "unknown":
-        await proxy.enroll("a", url=url, **{"unmanaged_away": "defer", **members})
-        return compute
-    recent = 0 if verdict == "dead" else 3600
-    await hosted(proxy, compute, url, policy={"recent_heartbeat": recent}, **members)
-    compute.says = ProbeState.RUNNING if verdict == "alive" else ProbeState.NOT_RUNNING
-    return compute
 
 
 @pytest.mark.parametrize("cell", list(cells()), ids=str)
@@ -382,86 +309,3 @@ async def test_a_death_that_nobody_can_mend_fares_like_one_that_nobody_can_tell(
         assert got.status == ANSWERS[word].status, body
         assert got.headers["Holdfast-Verdict"] == "dead; rule=exited"
         assert got.headers["Holdfast-Restart"] == "unmanaged"
-
-
-# --- answers that break ----------------------------------------------------------------------------------------------
-
-
-async def test_scenario_31_an_answer_that_breaks_is_502_and_its_workspace_is_judged(make: Any, listen: Any) -> None:
-    proxy = await make(**UNHURRIED)
-    await under(proxy, "dead", await listen(breaks_off), dead_action="defer")
-    got, body = await KINDS["send"].ask(proxy)
-    assert (got.status, KINDS["send"].facts(body)["delivered"]) == (502, "yes")
-    assert json.loads(body)["error"]["data"][0]["reason"] == "ANSWER_LOST"
-    assert await proxy.app.store.deferrals(workspace_id="a") == []
-    await proxy.until(lambda: [event.rule for event in proxy.named("restart.started")] == ["", "not_running"])
-
-
-async def everything(got: ClientResponse) -> tuple[bytes, bool]:
-    """Read what came of a body; say whether it came to its end."""
-    body = b""
-    try:
-        async for chunk in got.content.iter_any():
-            body += chunk
-    except ClientPayloadError:
-        return body, False
-    return body, True
-
-
-async def test_scenario_31_a_stream_that_breaks_after_an_event_ends_with_an_error_and_its_workspace_is_judged(
-    make: Any, listen: Any
-) -> None:
-    first = b'data: {"jsonrpc": "2.0", "id": 1, "result": {}}\n\n'
-
-    async def breaks_after_an_event(line: Line) -> None:
-        await line.request()
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-        await line.say(head + b"%x\r\n%b\r\n" % (len(first), first))
-        line.writer.close()
-
-    proxy = await make(**UNHURRIED)
-    await under(proxy, "dead", await listen(breaks_after_an_event))
-    url, headers = proxy.url + CALL, {**V1, "Holdfast-Token": proxy.config.admin_token or ""}
-    async with proxy.session.post(url, headers=headers, json=KINDS["stream"].body) as got:
-        body, whole = await everything(got)
-    assert not whole
-    assert body.startswith(first)
-    last = body[len(first) :].decode()
-    assert last.strip().startswith("event: error\ndata: ")
-    said = json.loads(last.partition("data: ")[2])["error"]["data"][0]
-    assert (said["reason"], said["metadata"]["delivered"]) == ("STREAM_BROKEN", "yes")
-    assert await proxy.app.store.deferrals(workspace_id="a") == []
-    await proxy.until(lambda: [event.rule for event in proxy.named("restart.started")] == ["", "not_running"])
-
-
-@pytest.mark.parametrize(("redelivery", "end"), [("always", "completed"), ("never", "dead_lettered")])
-async def test_scenario_31_a_promised_deferral_whose_answer_breaks_may_have_been_delivered(
-    make: Any, listen: Any, redelivery: str, end: str
-) -> None:
-    heads: list[bytes] = []
-
-    async def breaks_off_once(line: Line) -> None:
-        head, _ = await line.request()
-        heads.append(head)
-        if len(heads) == 1:
-            line.reset()  # what the client asked itself: so that it is put away
-        elif len(heads) == 2:
-            await line.say(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
-            line.reset()
-        else:
-            await line.answer(b"done")
-
-    proxy = await make()
-    await under(proxy, "alive", await listen(breaks_off_once), redelivery="always")
-    got, _ = await KINDS["post"].ask(proxy)
-    if redelivery == "never":
-        await proxy.call("PUT", "/workspaces/a", json={"redelivery": "never"})
-    assert got.status == 202
-    await proxy.until(lambda: bool(proxy.named(f"deferral.{end}")))
-    _, body = await proxy.call("GET", got.headers["Location"])
-    view = json.loads(body)
-    assert (view["status"], view["redelivery"]) == (end, "maybe")
-    if end == "completed":
-        assert base64.b64decode(view["response"]["body_base64"]) == b"done"
-    assert len(heads) == (3 if end == "completed" else 2)
-    assert [b"holdfast-redelivery: maybe" in head.lower() for head in heads] == [False, True, True][: len(heads)]

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from web.compute import host, hosted
 from web.harness import V1, Harness, ScriptedAgent, send
 
 WAITS = {"unmanaged_away": "defer", "max_concurrent": 1}
@@ -16,14 +17,15 @@ def heard(agent: ScriptedAgent) -> list[str]:
 async def test_scenario_41_between_contexts_the_higher_priority_goes_first_and_then_the_older(
     proxy: Harness, agent: ScriptedAgent
 ) -> None:
-    await agent.stop()
-    await proxy.enroll("a", url=agent.url, **WAITS)
+    compute = host(proxy)
+    await hosted(proxy, compute, agent.url, max_concurrent=1)
+    assert (await proxy.call("POST", "/workspaces/a/restart"))[0].status == 202  # so that nobody dials it meanwhile
     for context, message_id, priority in [
         ("one", "1 info", "info"),
         ("two", "2 task", "task"),
         ("three", "3 unsaid", None),
         ("four", "4 critical", "critical"),
-        ("two", "5 critical behind 2", "critical"),  # its context goes on in order, but with its priority
+        ("two", "5 critical behind 2", "critical"),  # in order, but its context has its priority
         ("five", "6 critical", "Critical"),
         ("one", "7 task behind 1", "task"),
     ]:
@@ -31,7 +33,8 @@ async def test_scenario_41_between_contexts_the_higher_priority_goes_first_and_t
         body = send(message_id, contextId=context)
         got, _ = await proxy.call("POST", "/workspaces/a/a2a", headers=headers, json=body)
         assert got.status == 202
-    await agent.start()
+    assert agent.seen == []
+    compute.starts.set()
     await proxy.until(lambda: len(proxy.named("deferral.completed")) == 7)
     assert heard(agent) == [
         "2 task",
@@ -46,7 +49,12 @@ async def test_scenario_41_between_contexts_the_higher_priority_goes_first_and_t
 
 @pytest.mark.parametrize(
     ("priority", "status", "reason"),
-    [("critical", 403, "FORBIDDEN"), ("urgent", 400, "BAD_PRIORITY"), ("", 400, "BAD_PRIORITY"), ("100", 400, "BAD_PRIORITY")],
+    [
+        ("critical", 403, "FORBIDDEN"),
+        ("urgent", 400, "BAD_PRIORITY"),
+        ("", 400, "BAD_PRIORITY"),
+        ("100", 400, "BAD_PRIORITY"),
+    ],
 )
 async def test_a_priority_that_a_caller_may_not_give_is_refused_and_nothing_is_stored(
     proxy: Harness, nobody: str, priority: str, status: int, reason: str
