@@ -12,13 +12,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestHandler
 
 from proxy.core.errors import CallerError, HoldfastError, ProxyError
 from proxy.store import StoreFailure
 from proxy.telemetry import Telemetry
-from proxy.web.answers import error_answer, store_failed
+from proxy.web.answers import PassedOn, error_answer, store_failed
 from proxy.web.calls import Calls
 from proxy.web.open_calls import Connection
 
@@ -47,6 +47,7 @@ class _Connection(Connection):
                 self.logger.error("unexpected error in %s", type(exc).__name__, exc_info=exc)
             failed = "Holdfast failed to serve this request"
             answer = error_answer(ProxyError("INTERNAL", failed, status=SERVER_ERROR))
+        _signed(answer)
         answer.force_close()  # once it has left; the connection's own force_close would cut it off
         return answer
 
@@ -102,9 +103,9 @@ class Server:
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         data_path = Calls.split(request.raw_path)
         if data_path is not None:
-            return await self._calls.handle(request, *data_path)
+            return _signed(await self._calls.handle(request, *data_path))
         handler: Callable[[Any], Awaitable[web.StreamResponse]] = self._application._handle  # noqa: SLF001 - a test pins it
-        return await handler(request)  # every request is one of `_request`'s
+        return _signed(await handler(request))  # every request is one of `_request`'s
 
     async def stop(self, drain: float) -> int:
         """Stop listening, let open calls finish for `drain` seconds, defer or cut the rest. Idempotent.
@@ -119,6 +120,13 @@ class Server:
         cut = await self._calls.open.drain(drain)
         await runner.cleanup()
         return cut
+
+
+def _signed(response: web.StreamResponse) -> web.StreamResponse:
+    """Name ourselves on our own answers; what we are made of is nobody's business."""
+    if not response.prepared and not isinstance(response, PassedOn):
+        response.headers[hdrs.SERVER] = "Holdfast"
+    return response
 
 
 @web.middleware

@@ -62,7 +62,7 @@ def _restart_view(route: Route, now: datetime) -> dict[str, Any]:
         "finished_at": when(last.finished_at) if last else None,
         "error": last.error if last else None,
         "count_in_window": len(counted(history, now - timedelta(seconds=policy.window))),
-        "next_allowed_at": when(asked.at) if asked.answer is not Answer.ABANDONED else None,
+        "next_allowed_at": when(asked.at) if asked.answer in {Answer.DEBOUNCED, Answer.BACKOFF} else None,
     }
 
 

@@ -1,11 +1,11 @@
-"""Callers: they send A2A messages through the proxy, once each, and write down exactly what they saw.
+"""Callers: they send A2A messages through the proxy and write down exactly what they saw.
 
 Owns: two kinds of caller (a plain HTTP client in A2A v1.0 or v0.3, the A2A SDK's client), the classes of what came
 back, following a task.
 Knows nothing of: kills, agents, what is right.
 
-A message id is never sent twice. A connection that breaks is `broken`, whatever the caller might guess; it is excused
-only where the harness had killed the proxy between the call's begin and its end.
+One call of `send` is one request: what is sent again, and when, is its caller's role (`roles`). A connection that breaks
+is `broken`, whatever the caller might guess; it is excused only where the harness had killed the proxy meanwhile.
 """
 
 import asyncio
@@ -36,9 +36,12 @@ PATIENCE = 30.0
 """Seconds that a caller waits for an answer; far above what any answer may take here."""
 
 RECEIPT = "Holdfast-Receipt"
+VERDICT = "Holdfast-Verdict"
 TOKEN = "Holdfast-Token"
 OLD = "0.3"
 OK_CLASS = 2
+NOTHING: Mapping[str, str] = {}
+SLOW = "alive; rule=slow_call"
 
 
 class UnreadableError(Exception):
@@ -51,7 +54,7 @@ class Caller(Protocol):
     name: str
     token: str
 
-    async def send(self, send: Send) -> None:
+    async def send(self, send: Send, headers: Mapping[str, str] = NOTHING) -> None:
         """Send it once and write down what was seen (`seen`, `status`, `reason`, `answer`, `task_id`, `receipt`)."""
 
     async def aclose(self) -> None:
@@ -90,6 +93,8 @@ def refused(send: Send, status: int, error: Mapping[str, Any]) -> None:
     reason = facts[0].get("reason") if isinstance(facts, list) and isinstance(facts[0], Mapping) else None
     send.seen, send.status = Seen.REFUSED, status
     send.reason = f"{status} {reason or error.get('message') or error}"
+    if reason is not None:
+        send.delivered = facts[0].get("metadata", {}).get("delivered")
 
 
 @dataclass(slots=True)
@@ -102,8 +107,8 @@ class PlainCaller:
     version: str = "1.0"
     _session: aiohttp.ClientSession | None = None
 
-    async def send(self, send: Send) -> None:
-        """Send it once."""
+    async def send(self, send: Send, headers: Mapping[str, str] = NOTHING) -> None:
+        """Send it once; the JSON-RPC id is new each time."""
         old = self.version == OLD
         message: dict[str, Any] = {"kind": "message", "role": "user"} if old else {"role": "ROLE_USER"}
         message["messageId"] = send.message_id
@@ -111,30 +116,35 @@ class PlainCaller:
         if send.context_id is not None:
             message["contextId"] = send.context_id
         method = "message/send" if old else "SendMessage"
-        body = {"jsonrpc": "2.0", "id": send.message_id, "method": method, "params": {"message": message}}
+        rpc_id = f"{send.message_id}-{send.tries}"
+        body = {"jsonrpc": "2.0", "id": rpc_id, "method": method, "params": {"message": message}}
         try:
-            status, headers, content = await self.post(send.workspace, body)
+            status, got, content = await self.post(send.workspace, body, headers)
         except (aiohttp.ClientError, OSError, TimeoutError) as problem:
             send.seen, send.reason = Seen.BROKEN, type(problem).__name__
             await self.aclose()
             return
-        send.status = status
+        send.status, send.retry_after = status, "Retry-After" in got
         try:
             said = json.loads(content)
             if status // 100 == OK_CLASS and "result" in said:
-                took(send, said["result"], headers.get(RECEIPT))
+                took(send, said["result"], got.get(RECEIPT))
+                send.adopted = got.get(VERDICT) == SLOW
             else:
                 refused(send, status, said.get("error", said))
         except (ValueError, KeyError, TypeError, AttributeError, UnreadableError) as problem:
             send.seen, send.reason = Seen.REFUSED, f"{status} unreadable: {problem!r:.100}"
 
-    async def post(self, workspace: str, body: Mapping[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
+    async def post(
+        self, workspace: str, body: Mapping[str, Any], headers: Mapping[str, str] = NOTHING
+    ) -> tuple[int, Mapping[str, str], bytes]:
         """One JSON-RPC request; status, headers and the whole body of what came back."""
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=PATIENCE)
-            headers = {TOKEN: self.token, "A2A-Version": self.version}
-            self._session = aiohttp.ClientSession(headers=headers, timeout=timeout)
-        async with self._session.post(f"{self.base}/workspaces/{workspace}/a2a", json=body) as answer:
+            own = {TOKEN: self.token, "A2A-Version": self.version}
+            self._session = aiohttp.ClientSession(headers=own, timeout=timeout)
+        url = f"{self.base}/workspaces/{workspace}/a2a"
+        async with self._session.post(url, json=body, headers=headers) as answer:
             return answer.status, answer.headers, await answer.read()
 
     async def follow(self, send: Send) -> Followed:
@@ -196,8 +206,9 @@ class SdkCaller:
             self._clients[workspace] = ClientFactory(config).create(card)
         return self._clients[workspace]
 
-    async def send(self, send: Send) -> None:
+    async def send(self, send: Send, headers: Mapping[str, str] = NOTHING) -> None:
         """Send it once."""
+        assert not headers, "the SDK's client has no say in them"
         message = Message(message_id=send.message_id, role=Role.ROLE_USER, parts=[Part(text=send.text)])
         if send.context_id is not None:
             message.context_id = send.context_id
@@ -226,6 +237,7 @@ class SdkCaller:
             send.seen, send.reason = Seen.BROKEN, type(cause or problem).__name__
             return
         assert self._head is not None
+        send.retry_after = "Retry-After" in self._head.headers
         try:
             error = json.loads(self._head.content).get("error", {})
         except (ValueError, AttributeError, httpx.HTTPError):
@@ -241,10 +253,12 @@ class SdkCaller:
         await self._http.aclose()
 
 
-async def once(caller: Caller, send: Send) -> None:
+async def once(caller: Caller, send: Send, headers: Mapping[str, str] = NOTHING) -> None:
     """Send with a limit above the client's own, so that nothing hangs for ever."""
+    send.tries += 1
+    send.seen, send.status, send.reason, send.delivered, send.retry_after = Seen.BROKEN, 0, "", None, False
     try:
         async with asyncio.timeout(PATIENCE + 5):
-            await caller.send(send)
+            await caller.send(send, headers)
     except TimeoutError:
         send.seen, send.reason = Seen.BROKEN, "no end in sight"

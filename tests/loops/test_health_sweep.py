@@ -237,7 +237,8 @@ async def test_who_gives_any_sign_of_life_is_not_stale(world: World, lives: str)
         elif lives == "it answers calls":
             assert (await world.call(body=message(message_id=f"m-{minute}"))).status == 200
         await world.until(60 * minute)
-        assert status(world) is Status.READY
+    assert [line.action for line in await swept(world)] == []
+    assert status(world) is Status.READY
 
 
 @simulated

@@ -4,12 +4,12 @@ import asyncio
 import json
 
 import pytest
-from simulation.world import Reacts, World, at, message, simulated
+from simulation.world import RESET, Reacts, World, at, clock, fails, message, simulated
 
 from proxy.core.decision import Trigger
-from proxy.core.deferral import Deferral, State
+from proxy.core.deferral import Deferral, Lease, State
 from proxy.core.lifecycle import Desired
-from proxy.loops import tending
+from proxy.loops import tasks, tending
 from proxy.store import QueueLimits
 from proxy.telemetry import EventName
 
@@ -96,6 +96,30 @@ async def adopted(world: World) -> str:
     reply = await world.call(Prefer="wait=1")
     assert reply.status == 202, reply
     return reply.receipt
+
+
+@simulated
+async def test_what_is_driven_again_is_sent_at_once(world: World) -> None:
+    await world.given(sign=-1)
+    await world.start({"queue.attempts": 1, "queue.sweep": 10_000})
+    world.agent().reacts.queue(fails(RESET), fails(RESET))
+    reply = await world.call()
+    await world.eventually(lambda: world.route().size.rows == 0)
+    assert await states(world, reply.receipt) == [State.DEAD_LETTERED]
+    assert (await world.request("POST", f"/queue/{reply.receipt}/redrive")).status == 200
+    await asyncio.sleep(0.1)
+    assert await states(world, reply.receipt) == [State.COMPLETED]
+
+
+@simulated
+async def test_what_somebody_else_delivers_is_not_cancelled_and_not_waited_for_for_long(world: World) -> None:
+    await two_parked(world)
+    receipt = await put_away(world, "theirs")
+    lease = Lease(token="theirs", owner="somebody else", until=at(1000))
+    assert len(await world.store.claim("ws", leases=[lease], now=at(0))) == 1
+    refused = await world.request("POST", f"/queue/{receipt}/cancel")
+    assert (refused.status, refused.json["status"]) == (409, "leased")
+    assert clock() == pytest.approx(tasks.CANCEL_WAIT)
 
 
 @simulated

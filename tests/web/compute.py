@@ -24,8 +24,13 @@ AT_ONCE: Mapping[str, Any] = {
     "restart_debounce": 0,
 }
 """A policy under which a verdict comes at once, and a restart may follow at once."""
-UNHURRIED: Mapping[str, Any] = {"queue__backoff": 60, "queue__backoff_cap": 60, "queue__sweep": 60}
-"""Settings of a proxy in which what is stored stays as it was stored while a test looks at it."""
+UNHURRIED: Mapping[str, Any] = {
+    "queue__backoff": 60,
+    "queue__backoff_cap": 60,
+    "queue__sweep": 60,
+    "health__sweep": 3600,
+}
+"""Settings of a proxy that looks at nothing unasked, and leaves what is stored as it was stored."""
 
 
 class Compute:

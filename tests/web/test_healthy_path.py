@@ -1,4 +1,4 @@
-"""A healthy call touches no disk and takes no lock: statements, store calls, locks and threads are counted."""
+"""A healthy call touches no disk, takes no lock, and is not even parsed: all of that is counted."""
 
 import asyncio
 import json
@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 from web.harness import V1, Harness, ScriptedAgent, completed, send
 
+from proxy.core import a2a
 from proxy.core.lifecycle import Status
 
 CALL = "/workspaces/a/a2a"
@@ -16,24 +17,29 @@ EVENTS = [f'data: {{"n": {number}}}\n\n'.encode() for number in range(10)]
 
 
 class Counts:
-    """What was done since `begin`: SQL statements, calls of the store, locks taken, work given to threads."""
+    """What was done since `begin`: SQL statements, store calls, locks taken, work given to threads, bodies parsed."""
 
     def __init__(self) -> None:
         self.statements: list[str] = []
         self.calls: list[str] = []
         self.locks: list[str] = []
         self.threads: list[str] = []
+        self.parsed: list[str] = []
 
     def begin(self) -> None:
-        for counted in (self.statements, self.calls, self.locks, self.threads):
+        for counted in vars(self).values():
             counted.clear()
 
     @property
     def nothing(self) -> bool:
+        return not any(vars(self).values())
+
+    @property
+    def nothing_but_parsing(self) -> bool:
         return not (self.statements or self.calls or self.locks or self.threads)
 
     def __repr__(self) -> str:
-        return f"{self.statements=} {self.calls=} {self.locks=} {self.threads=}"
+        return repr(vars(self))
 
 
 @pytest.fixture
@@ -58,6 +64,7 @@ async def counts(quiet: Harness, monkeypatch: pytest.MonkeyPatch) -> Counts:
     for kind in (asyncio.Lock, asyncio.Semaphore):  # a condition takes its lock
         _count(monkeypatch, kind, "acquire", counted.locks)
     _count(monkeypatch, asyncio.get_running_loop(), "run_in_executor", counted.threads)
+    _count(monkeypatch, a2a, "read", counted.parsed)
     return counted
 
 
@@ -84,7 +91,7 @@ async def answer(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def test_a_hundred_healthy_calls_and_a_stream_touch_no_store_and_take_no_lock(
+async def test_a_hundred_healthy_calls_and_a_stream_touch_no_store_take_no_lock_and_are_not_parsed(
     quiet: Harness, agent: ScriptedAgent, counts: Counts
 ) -> None:
     agent.handler = answer
@@ -92,8 +99,8 @@ async def test_a_hundred_healthy_calls_and_a_stream_touch_no_store_and_take_no_l
     client = await quiet.client()
     await quiet.call("POST", "/workspaces/a/heartbeat", token=token, json={"status": "ready"})
     assert (await quiet.send("a", client, message_id="warm"))[0].status == 200
-    assert counts.statements, "counting works"
-    assert counts.calls, "counting works"
+    assert counts.statements, "they are counted"
+    assert counts.calls, "they are counted"
     counts.begin()
     for number in range(100):
         got, said = await quiet.send("a", client, message_id=f"m{number}", contextId="talk")
@@ -103,9 +110,10 @@ async def test_a_hundred_healthy_calls_and_a_stream_touch_no_store_and_take_no_l
     assert (got.status, body) == (200, b"".join(EVENTS))
     got, body = await quiet.call("GET", f"{CALL}/.well-known/agent-card.json", token=client)
     assert got.status == 200
+    assert counts.nothing, counts
     refused, _ = await quiet.call("POST", CALL, token="hf_" + "z" * 43, headers=V1, json=send())
     assert refused.status == 401
-    assert counts.nothing, counts
+    assert counts.nothing_but_parsing, counts
 
 
 async def test_a_beat_that_changes_nothing_writes_nothing_before_the_flush(quiet: Harness, counts: Counts) -> None:
@@ -139,6 +147,7 @@ async def test_calls_to_a_workspace_with_deferrals_read_the_store_only_where_the
     for number in range(10):
         got, _ = await quiet.send("a", client, message_id=f"n{number}", contextId="other")
         assert got.status == 200
-    assert counts.nothing, counts
+    assert len(counts.parsed) == 10
+    assert counts.nothing_but_parsing, counts
     assert (await quiet.send("a", client, message_id="m2", contextId="waits"))[0].status == 202
     assert "SqliteStore.enqueue" in counts.calls

@@ -23,3 +23,4 @@ async def test_health_needs_no_token_and_says_when_the_store_is_ready(proxy: Har
     for path in ("/healthz", "/readyz"):
         got, _ = await proxy.call("GET", path, token=None)
         assert got.status == 200
+        assert got.headers["Server"] == "Holdfast"
