@@ -13,7 +13,7 @@ runtime is called, so that a crash finds it again.
   request is recorded and judged again later.
 * **Backoff** follows failed cycles: 1 s, 2 s, 4 s ... up to a cap, forgotten after a quiet time.
 * **Intensity.** More than `intensity` starts asked by verdicts within `window` seconds: the workspace is *abandoned*
-  until an admin, a configuration write or a new life says otherwise.
+  until an admin, a configuration write or a new life says otherwise. A restart on demand begins the count anew.
 
 Admin restarts and configuration writes are neither debounced nor counted. Any limit that is 0 is off.
 """
@@ -32,6 +32,10 @@ class Trigger(StrEnum):
     ADMIN = "admin"
     CONFIG = "config"
     ANNOUNCED = "announced"
+
+
+ON_DEMAND = frozenset({Trigger.ADMIN, Trigger.CONFIG})
+"""Somebody's own wish: no brake holds it, and it clears what the brakes have counted."""
 
 
 class Answer(StrEnum):
@@ -129,7 +133,7 @@ def decide(  # noqa: PLR0911 - one return per answer
         return Decision(answer=Answer.UNMANAGED)
     if history.running:
         return Decision(answer=Answer.COALESCED, at=now)
-    if trigger in {Trigger.ADMIN, Trigger.CONFIG}:
+    if trigger in ON_DEMAND:
         return Decision(answer=Answer.SCHEDULED, at=now)
     if history.abandoned or _too_intense(history, policy, now):
         return Decision(answer=Answer.ABANDONED)
@@ -148,7 +152,9 @@ def _too_intense(history: History, policy: RestartPolicy, now: datetime) -> bool
     if policy.intensity <= 0 or policy.window <= 0:
         return False
     since = now - timedelta(seconds=policy.window)
-    return len(counted(history, since)) >= policy.intensity
+    # Somebody's own restart is a fresh start: what came before it is not held against what came after.
+    asked_for = [cycle.started_at for cycle in history.cycles if cycle.trigger in ON_DEMAND]
+    return len(counted(history, max([since, *asked_for]))) >= policy.intensity
 
 
 def counted(history: History, since: datetime) -> tuple[Restart, ...]:

@@ -18,7 +18,7 @@ from chaos.ledger import Seen, Send
 from chaos.processes import Agent, Proxy
 from chaos.waiting import until
 
-EVENT_PATIENCE = 6.0
+EVENT_PATIENCE = 4.0
 SCAN = 0.02
 
 
@@ -37,6 +37,8 @@ class Point(StrEnum):
     PROXY_RESTARTING = "proxy, while it restarts the agent"
     PROXY_REPLAYING = "proxy, while a replay executes"
     PROXY_STARTING = "proxy, while it starts after a death"
+    AGENT_ADOPTED = "agent, while an adopted call runs"
+    PROXY_ADOPTED = "proxy, while an adopted call runs"
     AGENT_UNWATCHED = "agent, while there is no proxy"
     BOTH_EXECUTING = "both, while the agent executes"
     BOTH_REPLAYING = "both, while a replay executes"
@@ -52,13 +54,13 @@ class Kill:
     moment: float
 
 
-def deal(chance: random.Random, *, rounds: int, kills: int, workspaces: int) -> list[list[Kill]]:
-    """Plan a run: `kills` per round from a shuffled deck of all points, so that every point comes equally often."""
+def deal(chance: random.Random, *, kills: Sequence[int], workspaces: int) -> list[list[Kill]]:
+    """Plan a run: so many `kills` in each round, from a shuffled deck of all points: each comes equally often."""
     deck: list[Point] = []
     plan = []
-    for _ in range(rounds):
+    for number in kills:
         hand = []
-        for _ in range(kills):
+        for _ in range(number):
             if not deck:
                 deck = list(Point)
                 chance.shuffle(deck)
@@ -66,7 +68,7 @@ def deal(chance: random.Random, *, rounds: int, kills: int, workspaces: int) -> 
                 Kill(
                     point=deck.pop(),
                     workspace=chance.randrange(workspaces),
-                    pause=round(chance.uniform(0.1, 0.8), 3),
+                    pause=round(chance.uniform(0.05, 0.4), 3),
                     moment=round(chance.random(), 3),
                 )
             )
@@ -120,6 +122,14 @@ class Killer:
             for send in self.sends
             if send.seen is Seen.DEFERRED and send.workspace == agent.workspace and send.ended
         }
+
+    async def _adoption(self, agent: Agent) -> None:
+        """A call outlives its caller's patience: its deferral is committed, and the agent is still at it."""
+        before = self._adopted(agent)
+        await self._event(lambda: bool(self._adopted(agent) - before))
+
+    def _adopted(self, agent: Agent) -> set[str]:
+        return {send.message_id for send in self.sends if send.adopted and send.workspace == agent.workspace}
 
     async def _process(self, agent: Agent) -> None:
         await self._event(lambda: bool(agent.pids()), every=SCAN)
@@ -214,6 +224,16 @@ class Killer:
         await self.proxy.kill()
         await self.proxy.launch()
         await asyncio.sleep(1.2 * moment)
+        await self.proxy.kill()
+
+    async def _agent_adopted(self, agent: Agent, moment: float) -> None:
+        await self._adoption(agent)
+        await asyncio.sleep(1.1 * moment)
+        agent.kill()
+
+    async def _proxy_adopted(self, agent: Agent, moment: float) -> None:
+        await self._adoption(agent)
+        await asyncio.sleep(1.1 * moment)
         await self.proxy.kill()
 
     async def _agent_unwatched(self, agent: Agent, moment: float) -> None:

@@ -53,7 +53,6 @@ class Fault(StrEnum):
     UNJOINED = "a retry did not join the deferral of its message"
     DOUBLE = "one message was put away twice"
     RUDE = "trouble with the store was not answered by 503 with Retry-After"
-    DIED = "the proxy ended by itself"
     DISORDER = "a context's order was broken"
     STRANGER = "executed, but nobody sent it"
     NEEDLESS = "restarted without a death"

@@ -177,6 +177,13 @@ class Ground:
             return (str(found[0]), str(found[1])) if found is not None else None
         return None
 
+    def state(self, deferral_id: str) -> str | None:
+        """The state of a deferral."""
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect("ro")) as connection:
+            found = connection.execute("SELECT state FROM deferrals WHERE id = ?", (deferral_id,)).fetchone()
+            return str(found[0]) if found is not None else None
+        return None
+
     def doubles(self) -> list[tuple[str, str, str]]:
         """Workspace, message id and deferral ids of every message that was put away twice and given up neither time."""
         with contextlib.closing(self._connect("ro", patience=5.0)) as connection:

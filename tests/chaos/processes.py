@@ -21,6 +21,7 @@ from typing import IO
 
 from chaos import timings
 from chaos.ledger import Execution
+from chaos.meddling import Ground
 
 ROOT = Path(__file__).resolve().parents[2]
 START_PATIENCE = 60.0
@@ -47,6 +48,7 @@ class Proxy:
     """`holdfast serve`, started again and again at one port over one database."""
 
     folder: Path
+    ground: Ground
     port: int
     admin_token: str
     up: asyncio.Event = field(default_factory=asyncio.Event)
@@ -64,7 +66,12 @@ class Proxy:
     @property
     def database(self) -> Path:
         """Its database."""
-        return self.folder / "holdfast.db"
+        return self.ground.database
+
+    @property
+    def runs(self) -> bool:
+        """Whether its process lives."""
+        return self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
         """Start it and wait for the line that says that it serves."""
@@ -78,6 +85,7 @@ class Proxy:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")},
             **timings.environment(),
+            **self.ground.environment(),
             "HOLDFAST_ADMIN_TOKEN": self.admin_token,
             "HOLDFAST_LOG_FORMAT": "json",
         }
@@ -141,7 +149,9 @@ class Agent:
     port: int
     folder: Path
     mark: str
+    redelivery: str
     kills: int = 0
+    deaths: list[float] = field(default_factory=list)
     executions: list[Execution] = field(default_factory=list)
     _read: int = 0
 
@@ -161,6 +171,7 @@ class Agent:
         """The body of its PUT."""
         return {
             **timings.WORKSPACE,
+            "redelivery": self.redelivery,
             "url": f"http://127.0.0.1:{self.port}",
             "runtime": {
                 "type": "process",
@@ -170,6 +181,15 @@ class Agent:
             },
             "policy": timings.POLICY,
         }
+
+    @property
+    def never(self) -> bool:
+        """Nothing that may have reached it is sent to it again."""
+        return self.redelivery == "never"
+
+    def died(self, began: float, ended: float) -> bool:
+        """Whether it was killed between two instants of the harness's event loop."""
+        return any(began <= death <= ended for death in self.deaths)
 
     def pids(self) -> list[int]:
         """Every living process that carries this run's mark and this workspace's name."""
@@ -186,6 +206,7 @@ class Agent:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 self.kills += 1
+                self.deaths.append(asyncio.get_running_loop().time())
         return bool(pids)
 
     def read(self) -> list[Execution]:

@@ -1,9 +1,9 @@
 """A run: the stage that is set once, and the rounds that are played on it.
 
-Owns: setting the stage, what callers do in a round, healing, following every promise, the checks of processes.
-Knows nothing of: how a kill is done, how results are shown.
+Owns: setting the stage, healing, following every promise, the checks of processes.
+Knows nothing of: how a kill or a trouble is made, what callers do with a message (`roles`), how results are shown.
 
-A round: callers send for as long as kills happen, at least their share each. Then nothing is killed any more; the
+A round: callers send for as long as things happen, at least their share each. Then nothing is killed any more; the
 queues must run empty and every workspace must be ready, in bounded time. Every deferred send is followed to its end by
 GetTask and by its receipt, the agents' accounts are read, and all of it is compared (`ledger.audit`).
 """
@@ -19,10 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from chaos.callers import OLD, TOKEN, Caller, PlainCaller, SdkCaller, once
+from chaos import timings
+from chaos.callers import OLD, TOKEN, Caller, PlainCaller, SdkCaller
 from chaos.kills import Kill, Killer
-from chaos.ledger import TERMINAL, Audit, Fault, Finding, Followed, Seen, Send, audit
+from chaos.ledger import TERMINAL, Audit, Fault, Finding, Followed, Role, Seen, Send, audit
+from chaos.meddling import Ground
 from chaos.processes import Agent, Proxy, UnfitError, end_marked, free_port
+from chaos.roles import Script
+from chaos.troubles import Trouble, TroubleKind, Troubles
 from chaos.waiting import until
 
 HEAL_PATIENCE = 60.0
@@ -30,17 +34,33 @@ FOLLOW_PATIENCE = 10.0
 READY_PATIENCE = 60.0
 CREATED = 201
 OK = 200
+STARVING = {TroubleKind.FULL, TroubleKind.READ_ONLY}
+"""Troubles in which an agent's start may fail because nothing can be written down."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How big a round is. `sends` and `most` are per caller: at least, and at most however long the kills take."""
+    """How many callers there are of each role; the SDK's are classic ones."""
 
-    callers: int = 24
+    callers: int = 32
     sdk_callers: int = 3
-    sends: int = 5
-    most: int = 12
-    workspaces: int = 2
+    impatient: int = 5
+    retrying: int = 5
+    leaving: int = 4
+
+    def roles(self) -> list[Role]:
+        """The role of each caller."""
+        special = [Role.IMPATIENT] * self.impatient + [Role.RETRYING] * self.retrying + [Role.LEAVING] * self.leaving
+        return [Role.CLASSIC] * max(self.sdk_callers, self.callers - len(special)) + special
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What happens in a round: its kills, and perhaps a trouble, `late` where it comes after the kills."""
+
+    kills: Sequence[Kill]
+    trouble: Trouble | None = None
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +68,7 @@ class Played:
     """What a round brought."""
 
     number: int
-    kills: Sequence[Kill]
+    planned: Round
     missed: int
     audit: Audit
     seconds: float
@@ -62,11 +82,14 @@ class Stage:
     size: Size
     proxy: Proxy
     agents: list[Agent]
+    ground: Ground
+    troubles: Troubles
     callers: list[Caller] = field(default_factory=list)
     probes: dict[str, PlainCaller] = field(default_factory=dict)
     sent: list[Send] = field(default_factory=list)
     followed: dict[str, Followed] = field(default_factory=dict)
     births: dict[str, int] = field(default_factory=dict)
+    doubled: list[tuple[str, str, str]] = field(default_factory=list)
 
     @classmethod
     async def set(cls, folder: Path, size: Size) -> "Stage":
@@ -78,11 +101,18 @@ class Stage:
         chance = random.SystemRandom()  # ports and names of this run: two runs side by side must not meet
         mark = secrets.token_hex(8)
         agents = [
-            Agent(workspace=f"chaos-{number}", port=free_port(chance), folder=folder, mark=mark)
-            for number in range(size.workspaces)
+            Agent(
+                workspace=f"chaos-{redelivery.replace('_', '-')}",
+                port=free_port(chance),
+                folder=folder,
+                mark=mark,
+                redelivery=redelivery,
+            )
+            for redelivery in timings.REDELIVERIES
         ]
-        proxy = Proxy(folder, free_port(chance), f"hf_{secrets.token_hex(20)}")
-        stage = cls(folder, size, proxy, agents)
+        ground = Ground.lay(folder)
+        proxy = Proxy(folder, ground, free_port(chance), f"hf_{secrets.token_hex(20)}")
+        stage = cls(folder, size, proxy, agents, ground, Troubles(ground, proxy, agents))
         try:
             await proxy.start()
             await stage._furnish()
@@ -94,7 +124,7 @@ class Stage:
     async def _furnish(self) -> None:
         for agent in self.agents:
             await self._admin("PUT", f"/workspaces/{agent.workspace}", agent.described(), expected=CREATED)
-        for number in range(self.size.callers):
+        for number in range(len(self.size.roles())):
             name = f"caller-{number:02}"
             made = await self._admin("POST", "/tokens", {"kind": "client", "name": name}, expected=CREATED)
             base, token = self.proxy.url, str(made["token"])
@@ -114,6 +144,7 @@ class Stage:
         await self.proxy.stop()
         for agent in self.agents:
             end_marked(agent.mark)
+        await asyncio.to_thread(self.ground.clear)
 
     # The admin's questions
 
@@ -149,7 +180,7 @@ class Stage:
 
     # A round
 
-    async def play(self, number: int, kills: Sequence[Kill], chance: random.Random) -> Played:
+    async def play(self, number: int, planned: Round, chance: random.Random) -> Played:
         """Play one round and compare what everybody says about it."""
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -159,27 +190,41 @@ class Stage:
         quiet, over = asyncio.Event(), asyncio.Event()
         quiet.set()
         killer = Killer(self.proxy, self.agents, sends, quiet)
+        findings: list[Finding] = []
         async with asyncio.TaskGroup() as group:
-            for place, caller in enumerate(self.callers):
+            for place, (caller, role) in enumerate(zip(self.callers, self.size.roles(), strict=True)):
                 own = random.Random(chance.random())  # noqa: S311 - the same sends for the same seed
-                script = Script(number, place, len(self.callers), own, self)
+                script = Script(
+                    number, place, len(self.callers), role, own, self.proxy, self.agents, self.ground, self.troubles
+                )
                 group.create_task(script.play(caller, sends, quiet, over))
-            for kill in kills:
+            findings += [] if planned.late else await self._trouble(planned)
+            for kill in planned.kills:
                 await killer.carry_out(kill)
+            findings += await self._trouble(planned) if planned.late else []
             over.set()
         self.sent += sends
-        findings = await self._heal()
+        findings += await self._heal(planned)
         await self._follow_all(sends)
         executions = [run for agent in self.agents for run in agent.read()[start[agent.workspace] :]]
         compared = audit(sends, executions, self.followed, known)
-        findings = [*compared.findings, *findings]
         return Played(
             number=number,
-            kills=kills,
+            planned=planned,
             missed=killer.missed,
-            audit=Audit(counts=compared.counts, findings=tuple(findings)),
+            audit=Audit(counts=compared.counts, findings=(*compared.findings, *findings)),
             seconds=loop.time() - began,
         )
+
+    async def _trouble(self, planned: Round) -> list[Finding]:
+        """Make the round's trouble, if it has one."""
+        trouble = planned.trouble
+        if trouble is None:
+            return []
+        await asyncio.sleep(0.3)
+        if await self.troubles.make(trouble):
+            return []
+        raise UnfitError(f"the proxy ended by itself during a {trouble.kind}; see {self.folder / 'proxy.log'}")
 
     async def look_again(self) -> Audit:
         """Fetch every answer once more and compare over the whole run: promises hold beyond their round."""
@@ -187,7 +232,7 @@ class Stage:
         executions = [run for agent in self.agents for run in agent.read()]
         return audit(self.sent, executions, self.followed, ())
 
-    async def _heal(self) -> list[Finding]:
+    async def _heal(self, planned: Round) -> list[Finding]:
         """Kill nothing, and wait for everything to be well; what is not, and what was restarted without need."""
         findings = []
         if not await until(self._idle, within=HEAL_PATIENCE, every=0.1):
@@ -206,12 +251,20 @@ class Stage:
                     Finding(fault=Fault.DOUBLED, workspace=agent.workspace, subject="processes", detail=f"{pids}")
                 )
             lives = await self._incarnation(agent) - self.births[agent.workspace]
+            if lives > agent.kills and planned.trouble is not None and planned.trouble.kind in STARVING:
+                agent.kills = lives  # a start that the trouble made fail is no restart without need
             if lives > agent.kills:
                 detail = f"{lives} restarts after {agent.kills} kills"
                 findings.append(
                     Finding(fault=Fault.NEEDLESS, workspace=agent.workspace, subject="restarts", detail=detail)
                 )
                 agent.kills = lives  # told once
+        doubles = [double for double in await asyncio.to_thread(self.ground.doubles) if double not in self.doubled]
+        self.doubled += doubles
+        findings += [
+            Finding(fault=Fault.DOUBLE, workspace=workspace, subject=message_id, detail=f"deferrals {ids}")
+            for workspace, message_id, ids in doubles
+        ]
         return findings
 
     async def _follow_all(self, sends: Sequence[Send]) -> None:
@@ -240,48 +293,3 @@ def is_well(view: Mapping[str, Any]) -> bool:
     """A workspace is ready, nothing waits for it or is under way, and its last restart has ended."""
     idle = view["queue_depth"] == 0 and view["in_flight"] == 0
     return bool(idle and view["status"] == "ready" and view["restart"]["state"] != "running")
-
-
-@dataclass(slots=True)
-class Script:
-    """What one caller does in one round: which workspaces, contexts, texts and pauses; all of it from the seed."""
-
-    number: int
-    place: int
-    callers: int
-    chance: random.Random
-    stage: Stage
-
-    async def play(self, caller: Caller, sends: list[Send], quiet: asyncio.Event, over: asyncio.Event) -> None:
-        """Send until the kills are over, at least the round's share, at most its limit."""
-        size, proxy = self.stage.size, self.stage.proxy
-        loop = asyncio.get_running_loop()
-        await asyncio.sleep(self.chance.uniform(0, 0.5))
-        for turn in range(size.most):
-            if turn >= size.sends and over.is_set():
-                return
-            await quiet.wait()
-            await proxy.up.wait()
-            send = self.next(caller, turn, loop.time())
-            sends.append(send)
-            await once(caller, send)
-            send.ended = loop.time()
-            send.excused = send.seen is Seen.BROKEN and proxy.was_down(send.began, send.ended)
-            await asyncio.sleep(self.chance.uniform(0.02, 0.6))
-
-    def next(self, caller: Caller, turn: int, now: float) -> Send:
-        """The next send: a third in a context of the caller's own, a third in a shared one, a third without any."""
-        workspace = self.chance.choice(self.stage.agents).workspace
-        kind = self.chance.randrange(3)
-        own = f"r{self.number}-{workspace}-own-{self.place}"
-        shared = f"r{self.number}-{workspace}-shared-{self.place % max(1, self.callers // 4)}"
-        message_id = f"r{self.number}-c{self.place}-m{turn}-{self.chance.getrandbits(32):08x}"
-        pace = " take 0.4 s" if self.chance.random() < 0.2 else ""
-        return Send(
-            message_id=message_id,
-            workspace=workspace,
-            context_id=(own, shared, None)[kind],
-            caller=caller.name,
-            text=f"message {message_id}{pace}",
-            began=now,
-        )

@@ -72,6 +72,9 @@ FAILED_TWICE = [cycle(400, Phase.FAILED), cycle(390, Phase.FAILED, ended=1)]
         pytest.param(history(abandoned=True), SEEN, "abandoned", None, id="it was abandoned"),
         pytest.param(history(*FIVE), SEEN, "abandoned", None, id="five in ten minutes"),
         pytest.param(history(*FIVE[:4]), SEEN, "scheduled", NOW, id="four in ten minutes"),
+        pytest.param(
+            history(*FIVE, cycle(200, trigger=Trigger.ADMIN)), SEEN, "scheduled", NOW, id="five before the admin's own"
+        ),
         pytest.param(history(cycle(600), *FIVE[:4]), SEEN, "scheduled", NOW, id="the fifth is ten minutes old"),
         pytest.param(history(cycle(599.9), *FIVE[:4]), SEEN, "abandoned", None, id="the fifth is a little younger"),
         pytest.param(history(cycle(59)), INFERRED, "debounced", later(1), id="59 s after the last start"),

@@ -93,6 +93,12 @@ REASONS: Final = (
     ),
     Reason(name="QUEUE_UNAVAILABLE", status=503, meaning="The request could not be put away; it was not accepted."),
     Reason(name="STORE_UNAVAILABLE", status=503, meaning="Holdfast's store could not do it; nothing was changed."),
+    Reason(name="STOPPING", status=503, meaning="Holdfast is stopping and had to cut the call; `delivered` is maybe."),
+    Reason(
+        name="DEADLINE_EXCEEDED",
+        status=504,
+        meaning="The agent did not answer within X-Timeout, and the request cannot be deferred.",
+    ),
 )
 
 CODES: Final[Mapping[str, int]] = {reason.name: reason.code for reason in REASONS}
