@@ -54,6 +54,7 @@ class Fault(StrEnum):
     DOUBLE = "one message was put away twice"
     RUDE = "trouble with the store was not answered by 503 with Retry-After"
     DISORDER = "a context's order was broken"
+    DIED = "the proxy ended by itself"
     STRANGER = "executed, but nobody sent it"
     NEEDLESS = "restarted without a death"
     DOUBLED = "not exactly one agent process"
@@ -299,7 +300,12 @@ def _order(sends: Sequence[Send], executions: Sequence[Execution]) -> list[Findi
     for (workspace, context_id), members in contexts.items():
         for one, other in combinations(members, 2):
             earlier, later = (one, other) if one.began <= other.began else (other, one)
-            if not earlier.adopted and not earlier.left and earlier.ended < later.began and first[earlier.message_id] > first[later.message_id]:
+            if (
+                not earlier.adopted
+                and not earlier.left
+                and earlier.ended < later.began
+                and first[earlier.message_id] > first[later.message_id]
+            ):
                 detail = f"{later.message_id} ({later.seen}) ran before {earlier.message_id} ({earlier.seen})"
                 findings.append(
                     Finding(fault=Fault.DISORDER, workspace=workspace, subject=f"context {context_id}", detail=detail)

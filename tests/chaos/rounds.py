@@ -224,7 +224,8 @@ class Stage:
         await asyncio.sleep(0.3)
         if await self.troubles.make(trouble):
             return []
-        raise UnfitError(f"the proxy ended by itself during a {trouble.kind}; see {self.folder / 'proxy.log'}")
+        await self.proxy.start()
+        return [Finding(fault=Fault.DIED, workspace="-", subject=f"during a {trouble.kind}")]
 
     async def look_again(self) -> Audit:
         """Fetch every answer once more and compare over the whole run: promises hold beyond their round."""
