@@ -195,6 +195,11 @@ class Bury:
     reason: str
 
 
+def not_again(error: str | None) -> str:
+    """Why what may have reached the agent is not sent to it again where redelivery is `never`."""
+    return f"it may have reached the agent and redelivery is never: {error}"
+
+
 def after_failed_try(  # noqa: PLR0911 - one return per row of the table
     deferral: Deferral,
     *,
@@ -227,7 +232,7 @@ def after_failed_try(  # noqa: PLR0911 - one return per row of the table
             )
         return Bury(reason=f"gateway answers for {policy.gateway_ceiling:g} s: {error}")
     if redelivery == "never":
-        return Bury(reason=f"it may have reached the agent and redelivery is never: {error}")
+        return Bury(reason=not_again(error))
     if outcome == "idle" and redelivery != "always":
         return Bury(reason="idle_timeout")
     attempts = deferral.attempts + 1

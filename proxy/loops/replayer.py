@@ -33,10 +33,11 @@ from proxy.core.deferral import (
     StoredAnswer,
     StoredTask,
     after_failed_try,
+    not_again,
 )
 from proxy.core.errors import HoldfastError
 from proxy.core.lifecycle import Status
-from proxy.core.outcome import Outcome
+from proxy.core.outcome import Outcome, Redelivery
 from proxy.forward import UpstreamFailure
 from proxy.forward.headers import answer_headers
 from proxy.loops.background import Background
@@ -47,6 +48,7 @@ from proxy.loops.insisting import insist
 from proxy.loops.routing import Route, Routing
 from proxy.loops.tasks import Tasks
 from proxy.store import Ending, Requeue, Store, StoreFailure
+from proxy.store.laws import UNHEARD
 from proxy.store.vault import VaultFailure
 from proxy.telemetry import EventName, Telemetry
 
@@ -258,8 +260,14 @@ class Replayer:
                 drain.window = 1
 
     async def _try(self, route: Route, deferral: Deferral) -> bool:
-        """Send it once; True when the deferral has ended."""
+        """Send it once; True when the deferral has ended.
+
+        What was taken back from a holder that said nothing may have reached the agent: under `never` it ends here. What
+        an admin drove again has another last error; that it may have been delivered was known then.
+        """
         token = deferral.lease.token if deferral.lease else ""
+        if deferral.last_error in UNHEARD and route.effective.redelivery is Redelivery.NEVER:
+            return await self._bury(deferral, token, not_again(deferral.last_error), maybe=True)
         try:
             call, body = await self._tasks.outgoing(route, deferral)
             headers = self._deferring.headers_of(deferral)

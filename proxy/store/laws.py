@@ -11,6 +11,8 @@ from proxy.store import Ending
 SUPERSEDED: Final = "expired before it was delivered; a new request with its idempotency key took its place"
 LEASE_RAN_OUT: Final = "lease ran out"
 HOLDER_GONE: Final = "the proxy that held the lease is gone"
+UNHEARD: Final = frozenset({LEASE_RAN_OUT, HOLDER_GONE})
+"""Why a deferral was taken back from a holder that may have sent it and said nothing."""
 
 
 def check_new(deferral: Deferral) -> None:

@@ -16,7 +16,7 @@ from proxy.core.decision import Decision, Trigger
 from proxy.core.deferral import ACTIVE, Deferral, RawHeaders, StoredAnswer
 from proxy.core.errors import CallerError, HoldfastError, ProxyError, WorkspaceError
 from proxy.core.lifecycle import Status
-from proxy.core.outcome import Action, DeadAction, Failing, Outcome, UnmanagedAway, action_for
+from proxy.core.outcome import Action, DeadAction, Failing, Outcome, Redelivery, UnmanagedAway, action_for
 from proxy.core.restart import MIN_RETRY_AFTER, RESTARTING_ANSWERS
 from proxy.core.restart import Answer as RestartAnswer
 from proxy.forward import Answer, UpstreamFailure
@@ -258,13 +258,17 @@ class Undelivered:
         """Commit a running call's deferral, leased by this proxy already; the running call is its try.
 
         Raises:
-            HoldfastError: it could not be committed; nothing was promised.
+            HoldfastError: it could not be committed; nothing was promised, and the agent has the request.
         """
         decision = self._line(asked, Trigger.QUEUE, "adopted", verdict="alive", rule="slow_call")
         lease = self._replayer.lease()
-        receipt = await self._deferring.put(
-            asked.route, asked.incoming(), maybe=False, error=None, decision=decision, lease=lease
-        )
+        try:
+            receipt = await self._deferring.put(
+                asked.route, asked.incoming(), maybe=False, error=None, decision=decision, lease=lease
+            )
+        except HoldfastError as problem:
+            problem.facts = {**problem.facts, "delivered": "maybe"}
+            raise
         if not receipt.joined:
             self._replayer.adopt(asked.route, receipt.deferral)
         return receipt.deferral
@@ -293,6 +297,11 @@ class Undelivered:
         if adopted is not None:
             return self.accepted(asked, adopted, "stopping")
         headers = {VERDICT: "busy; rule=stopping"}
+        if asked.adoptable and asked.route.effective.redelivery is Redelivery.NEVER:
+            text = "Holdfast is stopping; the request may have reached the agent and is not sent again"
+            return self.refuse(
+                asked, WorkspaceError("CALL_BROKEN", text, status=502, facts={"delivered": "maybe"}), headers
+            )
         if not asked.adoptable:
             error = ProxyError("STOPPING", "Holdfast is stopping", retry_after=1, facts={"delivered": "maybe"})
             return self.refuse(asked, error, headers)

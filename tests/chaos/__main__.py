@@ -36,9 +36,7 @@ LISTED = 40
 
 def options(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/chaos", description="Kill proxy and agents, fill the disk, and count what is lost."
-    )
+    parser = argparse.ArgumentParser(prog="scripts/chaos", description="Kill, fill the disk, and count what is lost.")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seed", type=int, help="the same seed deals the same kills and the same sends")
     parser.add_argument("--callers", type=int, default=Size().callers, help="at least 20 for a measurement")

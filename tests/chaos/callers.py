@@ -4,8 +4,8 @@ Owns: two kinds of caller (a plain HTTP client in A2A v1.0 or v0.3, the A2A SDK'
 back, following a task.
 Knows nothing of: kills, agents, what is right.
 
-One call of `send` is one request: what is sent again, and when, is its caller's role (`roles`). A connection that breaks
-is `broken`, whatever the caller might guess; it is excused only where the harness had killed the proxy meanwhile.
+One call of `send` is one request: what is sent again, and when, is its caller's role (`roles`). A connection that
+breaks is `broken`, whatever the caller might guess; it is excused only where the harness killed the proxy meanwhile.
 """
 
 import asyncio

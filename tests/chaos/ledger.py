@@ -300,12 +300,8 @@ def _order(sends: Sequence[Send], executions: Sequence[Execution]) -> list[Findi
     for (workspace, context_id), members in contexts.items():
         for one, other in combinations(members, 2):
             earlier, later = (one, other) if one.began <= other.began else (other, one)
-            if (
-                not earlier.adopted
-                and not earlier.left
-                and earlier.ended < later.began
-                and first[earlier.message_id] > first[later.message_id]
-            ):
+            holds = not (earlier.adopted or earlier.left)
+            if holds and earlier.ended < later.began and first[earlier.message_id] > first[later.message_id]:
                 detail = f"{later.message_id} ({later.seen}) ran before {earlier.message_id} ({earlier.seen})"
                 findings.append(
                     Finding(fault=Fault.DISORDER, workspace=workspace, subject=f"context {context_id}", detail=detail)

@@ -34,7 +34,7 @@ class TroubleKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """One planned trouble. `seconds`: how long; `moment`: when the agent dies (0 to 1); `jump`: the clock's, seconds."""
+    """One planned trouble: for how long (s), when the agent dies (0 to 1), how far the clock jumps (s)."""
 
     kind: TroubleKind
     workspace: int

@@ -173,6 +173,45 @@ async def test_a_stop_defers_the_open_calls_that_did_not_end_in_time(
     assert [headers.get("Holdfast-Redelivery") for _, _, headers, _ in agent.seen] == [None, "maybe"]
 
 
+async def test_a_stop_puts_nothing_away_that_would_have_to_be_sent_twice_where_nothing_is(
+    proxy: Harness, agent: ScriptedAgent, slow: Slow
+) -> None:
+    await proxy.enroll("a", url=agent.url, redelivery="never")
+    call = asyncio.create_task(proxy.send("a", await proxy.client(), message_id="m1"))
+    await slow.came.wait()
+    await proxy.app.stop(drain=0.05)
+    got, said = await call
+    slow.go.set()
+    error = said["error"]["data"][0]
+    assert (got.status, error["reason"], error["metadata"]["delivered"]) == (502, "CALL_BROKEN", "maybe")
+    assert proxy.named("deferral.queued") == []
+
+
+@pytest.mark.parametrize("redelivery", ["never", "always"])
+async def test_a_call_that_was_adopted_when_its_proxy_ended_is_sent_again_only_where_that_is_allowed(
+    proxy: Harness, agent: ScriptedAgent, slow: Slow, redelivery: str
+) -> None:
+    await proxy.enroll("a", url=agent.url, redelivery=redelivery)
+    client = await proxy.client()
+    _, said = await proxy.send("a", client, headers={"X-Timeout": "1"})
+    await proxy.app.stop(drain=0.05)
+    slow.go.set()
+    await proxy.start()
+    await proxy.until(lambda: bool(proxy.named("deferral.completed") or proxy.named("deferral.dead_lettered")))
+    status = (await result_of(proxy, client, said["result"]["task"]["id"]))["status"]
+    if redelivery == "always":
+        assert (status["state"], len(agent.seen)) == ("TASK_STATE_COMPLETED", 2)
+        return
+    assert (status["state"], len(agent.seen)) == ("TASK_STATE_FAILED", 1)
+    assert "redelivery is never: the proxy that held the lease is gone" in status["message"]["parts"][0]["text"]
+    # An admin who has it driven again decides otherwise, knowingly.
+    receipt = proxy.named("deferral.dead_lettered")[0]["receipt"]
+    driven, _ = await proxy.call("POST", f"/queue/{receipt}/redrive")
+    assert driven.status == 200
+    await proxy.until(lambda: bool(proxy.named("deferral.completed")))
+    assert [headers.get("Holdfast-Redelivery") for _, _, headers, _ in agent.seen] == [None, "maybe"]
+
+
 async def test_a_stop_lets_a_call_end_that_can(proxy: Harness, agent: ScriptedAgent, slow: Slow) -> None:
     await proxy.enroll("a", url=agent.url)
     client = await proxy.client()

@@ -171,3 +171,26 @@ async def test_a_call_that_broke_and_cannot_be_put_away_says_that_the_agent_may_
     assert (got.status, got.headers["Retry-After"]) == (503, "30")
     assert (metadata["busy"], metadata["delivered"]) == ("true", "maybe")
     assert rows(proxy.config.data)["deferrals"] == 0
+
+
+async def test_a_slow_call_that_cannot_be_adopted_says_that_the_agent_may_have_it(
+    make: Make, agent: ScriptedAgent
+) -> None:
+    proxy = await make(store__busy_timeout=0.05)
+    go = asyncio.Event()
+
+    async def slow(request: web.Request) -> web.Response:
+        body = await request.read()
+        await go.wait()
+        return web.json_response(completed(body))
+
+    agent.handler = slow
+    await proxy.enroll("a", url=agent.url)
+    client = await proxy.client()
+    with locked(proxy.config.data):
+        got, body = await proxy.send("a", client, headers={"X-Timeout": "1"})
+    go.set()
+    metadata = body["error"]["data"][0]["metadata"]
+    assert (got.status, got.headers["Retry-After"]) == (503, "30")
+    assert (metadata["busy"], metadata["delivered"]) == ("true", "maybe")
+    assert len(agent.seen) == 1
