@@ -136,7 +136,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """How a leased or queued deferral ends. `maybe`: its last try may have reached the agent; mark it so."""
+    """How a leased or queued deferral ends. `maybe`: its last try may have reached the agent; mark and count it."""
 
     state: State
     at: datetime

@@ -258,6 +258,7 @@ class MemoryQueues:
             completed_at=ending.at,
             last_error=row.last_error if ending.error is None else ending.error,
             maybe=row.maybe or ending.maybe,
+            attempts=row.attempts + ending.maybe,
             task=ending.task or row.task,
             answer=ending.answer,
             upstream_task_id=ending.upstream_task_id or row.upstream_task_id,

@@ -199,6 +199,7 @@ def as_json(result: Run) -> dict[str, Any]:
             {
                 "round": played.number,
                 "seconds": round(played.seconds, 3),
+                "phases": {name: round(seconds, 3) for name, seconds in played.phases.items()},
                 "kills": [asdict(kill) for kill in played.planned.kills],
                 "trouble": asdict(played.planned.trouble) if played.planned.trouble is not None else None,
                 "missed_events": played.missed,

@@ -65,13 +65,14 @@ class Round:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played:
-    """What a round brought."""
+    """What a round brought. `phases`: seconds until the kills were over, the last caller done, everything well."""
 
     number: int
     planned: Round
     missed: int
     audit: Audit
     seconds: float
+    phases: Mapping[str, float]
 
 
 @dataclass(slots=True)
@@ -203,8 +204,11 @@ class Stage:
                 await killer.carry_out(kill)
             findings += await self._trouble(planned) if planned.late else []
             over.set()
+            happened = loop.time()
+        sent = loop.time()
         self.sent += sends
         findings += await self._heal(planned)
+        healed = loop.time()
         await self._follow_all(sends)
         executions = [run for agent in self.agents for run in agent.read()[start[agent.workspace] :]]
         compared = audit(sends, executions, self.followed, known)
@@ -214,6 +218,7 @@ class Stage:
             missed=killer.missed,
             audit=Audit(counts=compared.counts, findings=(*compared.findings, *findings)),
             seconds=loop.time() - began,
+            phases={"happening": happened - began, "sending": sent - happened, "healing": healed - sent},
         )
 
     async def _trouble(self, planned: Round) -> list[Finding]:

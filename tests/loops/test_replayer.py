@@ -178,7 +178,7 @@ async def test_scenario_44_five_tries_that_may_have_arrived_are_the_last_and_the
     assert await state(world, reply.receipt) in {State.QUEUED, State.LEASED}
     await world.eventually(lambda: world.route().size.rows == 0)
     ended = await world.deferral(reply.receipt)
-    assert (ended.state, ended.attempts) == (State.DEAD_LETTERED, 4)
+    assert (ended.state, ended.attempts) == (State.DEAD_LETTERED, 5)
     assert ended.last_error == "5 attempts used up: reset"
     assert len(world.agent().heard) == 5
     marks = [heard.header("Holdfast-Redelivery") for heard in world.agent().heard]

@@ -205,7 +205,7 @@ async def test_a_call_that_was_adopted_when_its_proxy_ended_is_sent_again_only_w
     assert (status["state"], len(agent.seen)) == ("TASK_STATE_FAILED", 1)
     assert "redelivery is never: the proxy that held the lease is gone" in status["message"]["parts"][0]["text"]
     # An admin who has it driven again decides otherwise, knowingly.
-    receipt = proxy.named("deferral.dead_lettered")[0]["receipt"]
+    receipt = proxy.named("deferral.dead_lettered")[0].receipt
     driven, _ = await proxy.call("POST", f"/queue/{receipt}/redrive")
     assert driven.status == 200
     await proxy.until(lambda: bool(proxy.named("deferral.completed")))

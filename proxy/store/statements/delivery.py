@@ -101,7 +101,7 @@ END: Final = Statement(
     """
     UPDATE deferrals SET state = :state, head = 0, lease_token = NULL, lease_owner = NULL, lease_until = NULL,
         completed_at = :at, last_error = COALESCE(:error, last_error),
-        maybe = CASE WHEN :maybe = 1 THEN 1 ELSE maybe END,
+        maybe = CASE WHEN :maybe = 1 THEN 1 ELSE maybe END, attempts = attempts + :maybe,
         task_json = COALESCE(:task_json, task_json), task_version = COALESCE(:task_version, task_version),
         task_state = COALESCE(:task_state, task_state)
     WHERE id = :id AND state = :source AND COALESCE(lease_token, '') = :lease_token
