@@ -10,10 +10,11 @@ Stop: stop listening and drain, stop leasing, stop the loops, flush signs of lif
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from proxy.assembly import Assembly
+from proxy.clock import JumpKind
 from proxy.core.errors import CallerError
 from proxy.loops.routing import Route
 from proxy.runtimes import Exited
@@ -65,6 +66,7 @@ class App(Assembly):
     async def _start(self) -> Serving:
         config, now = self.config, self.now()
         self.assemble()
+        await self._amend(now)
         completed = timedelta(seconds=config.queue.idempotency_retention)
         self.routing.fill(
             await self.store.snapshot(restarts_since=now - CYCLES_REMEMBERED, completed_since=now - completed)
@@ -84,6 +86,16 @@ class App(Assembly):
         await self._resume(exits)
         self._tick()
         return serving
+
+    async def _amend(self, now: datetime) -> None:
+        """Take back what an earlier life wrote down as later than now: its clock was ahead, and was set back since.
+
+        Without that a workspace would settle, a death be debounced and a try wait for as long as the clock was ahead.
+        """
+        queue = self.config.queue
+        latest_try = now + timedelta(seconds=max(queue.backoff_cap, queue.gateway_backoff))
+        if await self.store.amend(now, latest_try=latest_try):
+            self.telemetry.emit(EventName.CLOCK_JUMPED, fields={"kind": JumpKind.BACKWARD.value})
 
     async def stop(self, drain: float | None = None) -> None:
         """Drain and stop; idempotent."""
@@ -106,6 +118,10 @@ class App(Assembly):
         Before anybody is answered: a lease that is taken afterwards is this life's own. Returns what ended meanwhile.
         """
         outlived = await self.hosting.adopt()
+        for orphan in {fact.workspace_id for fact in outlived if self.routing.get(fact.workspace_id) is None}:
+            # Its workspace was removed, and this proxy ended before its compute was stopped.
+            work = self.hosting.forget(orphan, self.config.restart.stop_grace)
+            self.background.spawn(work, name=f"forget-{orphan}")
         for watch in await self.store.release_owned(self.owner, self.now()):
             if watch.adopted:
                 self.routing.hold_context(watch.workspace_id, watch.context_id)

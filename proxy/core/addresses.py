@@ -17,8 +17,9 @@ Whoever can register a URL makes Holdfast send requests there. So every address 
 | `private`       | 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 (RFC 1918), fd00::/8 (RFC 4193)   | yes             |
 | `reserved`      | what else is no public unicast address (IANA special-purpose registries)    | never           |
 
-"Allowed" means: inside one of the administrator's `upstream_allow` networks, or the URL of a child that Holdfast
-started itself. An IPv6 address that only wraps an IPv4 address (mapped, NAT64, 6to4) is judged as that IPv4 address.
+"Allowed" means: inside one of the administrator's `upstream_allow` networks, or loopback, for the URL of a child that
+Holdfast started itself: it runs on this host, and its token, which may change that URL, opens nothing else. An IPv6
+address that only wraps an IPv4 address (mapped, NAT64, 6to4) is judged as that IPv4 address.
 """
 
 import re
@@ -140,11 +141,12 @@ class CheckedUrl:
 def classify(address: IPAddress, policy: AddressPolicy = STRICT, *, own_child: bool = False) -> str | None:
     """Name the rule that forbids an address, or None where it may be dialled.
 
-    `own_child`: the URL is that of a process which Holdfast started itself, so loopback and private are expected.
+    `own_child`: the URL is that of a process which Holdfast started itself on this host, so loopback is expected.
     """
     address = _unwrapped(address)
     rule = next((rule for rule, network in _TABLE if address in network), None)
-    if rule in _LIFTABLE and (own_child or any(address in network for network in policy.allow)):
+    at_home = own_child and rule == "loopback"
+    if at_home or (rule in _LIFTABLE and any(address in network for network in policy.allow)):
         return None
     return rule
 

@@ -46,7 +46,7 @@ class UpstreamRequest:
         idle_timeout: seconds without any byte from upstream; 0 = no limit.
         max_head_bytes: size of the answer's status line and headers (interim answers included); 0 = no limit.
         pulse: what else counts as activity; None = only bytes do.
-        own_child: the URL is that of a process which Holdfast started itself, so it may be loopback or private.
+        own_child: the URL is that of a process which Holdfast started itself, so it may be loopback.
     """
 
     method: str

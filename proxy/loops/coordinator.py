@@ -180,7 +180,7 @@ class Coordinator:
     async def on_exit(self, exited: Exited) -> None:
         """A supervisor saw an instance end. An exit that we did not ask for is evidence, once and for all."""
         route = self._routing.get(exited.workspace_id)
-        if route is None or exited.expected or exited.incarnation != route.workspace.incarnation:
+        if route is None or exited.expected or not route.lives_in(exited.incarnation):
             return
         self._telemetry.emit(
             EventName.WORKSPACE_EXITED,
@@ -189,8 +189,10 @@ class Coordinator:
             fields={"exit_code": exited.exit_code},
         )
 
+        life = route.workspace.incarnation
+
         def mark(known: Workspace) -> Workspace | None:
-            return replace(known, exited_at=exited.at) if known.incarnation == exited.incarnation else None
+            return replace(known, exited_at=exited.at) if known.incarnation == life else None
 
         async with self._lock(route):
             await self._records.change(route, mark)

@@ -22,7 +22,8 @@ from proxy.store.vault import Vault
 from proxy.telemetry import EventName, Telemetry
 
 BUSY_RETRY_AFTER = 30
-QUEUED_TEXT = "The workspace is away; the request is stored and will be delivered when it is back."
+QUEUED_TEXT = "The request is stored; this task will hold the workspace's answer."
+"""True of every deferral: of one whose workspace is away, and of a slow call that goes on without its caller."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,6 +46,9 @@ class Hosts(Protocol):
     async def remove(self, workspace: Workspace, grace: float) -> None:
         """Stop what a removed workspace runs."""
 
+    async def forget(self, workspace_id: str, grace: float) -> None:
+        """Stop whatever runs under a name that is no workspace's any more."""
+
     async def aclose(self) -> None:
         """Let go."""
 
@@ -94,6 +97,12 @@ class Hosting:
     async def remove(self, workspace: Workspace, grace: float) -> None:
         """Stop what a removed workspace runs."""
         await self.runtime(workspace).remove(workspace.id, grace)
+
+    async def forget(self, workspace_id: str, grace: float) -> None:
+        """Stop whatever runs under a name that is no workspace's any more."""
+        for runtime in self._runtimes.values():
+            if runtime.tells:
+                await runtime.remove(workspace_id, grace)
 
     async def aclose(self) -> None:
         """Let go; what runs keeps running."""

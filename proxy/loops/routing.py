@@ -20,7 +20,7 @@ from proxy.core.lifecycle import SERVING, Desired
 from proxy.core.liveness import Previous
 from proxy.core.outcome import DeadAction, Redelivery, UnmanagedAway
 from proxy.core.presets import LivenessPolicy, policy_from
-from proxy.core.restart import OPEN_PHASES, Restart, RestartPolicy
+from proxy.core.restart import OPEN_PHASES, Restart, RestartPolicy, Trigger
 from proxy.core.tokens import Owner, TokenKind
 from proxy.core.workspace import DeliveryMode, Workspace
 from proxy.store import QueueSize, Signs, Snapshot, TokenRecord, Watch
@@ -90,11 +90,19 @@ class Route:
         """The workspace fetches its requests itself."""
         return self.workspace.delivery_mode is DeliveryMode.POLL
 
+    def lives_in(self, incarnation: int) -> bool:
+        """The instance that was started for `incarnation` hosts the workspace now: this life's, or the last start's.
+
+        An agent that shows another boot_id begins another life inside the process that was started for an earlier one.
+        """
+        started = [cycle.incarnation for cycle in self.cycles if cycle.trigger is not Trigger.ANNOUNCED]
+        return incarnation in {self.workspace.incarnation, *started[-1:]}
+
     @property
     def serving(self) -> bool:
-        """A forward has a chance: not parked, not restarting, somebody said where it listens."""
+        """A forward has a chance: not parked, not polling, not restarting, somebody said where it listens."""
         workspace = self.workspace
-        return not workspace.parked and workspace.status in SERVING and workspace.url is not None
+        return not (workspace.parked or self.polling) and workspace.status in SERVING and workspace.url is not None
 
     @property
     def open_cycle(self) -> Restart | None:

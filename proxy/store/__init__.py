@@ -227,6 +227,14 @@ class Store(Protocol):
     async def record_signs(self, signs: Mapping[str, Signs]) -> None:
         """Merge signs of life: instants only move forward, fields that are None keep what is stored."""
 
+    async def amend(self, now: datetime, *, latest_try: datetime) -> int:
+        """Move what is written down as later than now back to now; return how many records that changed.
+
+        For a proxy that starts after the clock was set back: nothing has happened yet that is to come. A queued
+        deferral becomes due where its next try is later than `latest_try`, which no wait reaches. Times to live, ends
+        and the decision log stay as they were written.
+        """
+
     # Restarts
 
     async def save_restart(self, restart: Restart, *, held_by: str | None, now: datetime | None = None) -> bool:

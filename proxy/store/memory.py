@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from proxy.core.decision import Decision
 from proxy.core.deferral import Deferral, Lease, State, StoredTask
@@ -34,6 +35,37 @@ from proxy.store import (
 )
 from proxy.store.laws import check_new
 from proxy.store.memory_queue import MemoryQueues
+
+LIVED = (
+    "created_at",
+    "registered_at",
+    "started_at",
+    "ready_at",
+    "exited_at",
+    "announced_at",
+    "restart_started_at",
+    "restart_returned_at",
+    "stopped_at",
+    "abandoned_at",
+)
+SIGNED = ("last_sign_at", "last_heartbeat_at", "agent_down_at")
+CYCLED = ("started_at", "returned_at", "finished_at")
+
+
+def _ahead(row: object, names: Sequence[str], now: datetime) -> dict[str, Any]:
+    """The named instants of a record that are later than now, moved back to it."""
+    return {name: now for name in names if (getattr(row, name) or now) > now}
+
+
+def _opinions_after(workspace: Workspace, now: datetime) -> dict[str, Any]:
+    """The strikes and the verdict of a workspace where they are later than now, moved back to it."""
+    strikes, verdict = workspace.strikes, workspace.last_verdict
+    late: dict[str, Any] = {}
+    if strikes.first_at is not None and strikes.first_at > now:
+        late["strikes"] = replace(strikes, first_at=now)
+    if verdict is not None and verdict.at > now:
+        late["last_verdict"] = replace(verdict, at=now)
+    return late
 
 
 class MemoryStore:
@@ -169,6 +201,24 @@ class MemoryStore:
         for workspace_id, new in said.items():
             if workspace_id in self._workspaces:
                 self._signs[workspace_id] = _merge(self._signs.get(workspace_id, Signs()), new)
+
+    async def amend(self, now: datetime, *, latest_try: datetime) -> int:
+        """See `Store.amend`."""
+        await self._turn()
+        amended = self._queues.amend(now, latest_try)
+        for workspace_id, workspace in self._workspaces.items():
+            if late := _ahead(workspace, LIVED, now) | _opinions_after(workspace, now):
+                self._workspaces[workspace_id] = replace(workspace, **late)
+                amended += 1
+        for workspace_id, signs in self._signs.items():
+            if late := _ahead(signs, SIGNED, now):
+                self._signs[workspace_id] = replace(signs, **late)
+                amended += 1
+        for key, cycle in self._restarts.items():
+            if late := _ahead(cycle, CYCLED, now):
+                self._restarts[key] = replace(cycle, **late)
+                amended += 1
+        return amended
 
     # Restarts
 

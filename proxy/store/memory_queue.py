@@ -218,6 +218,14 @@ class MemoryQueues:
             if row.state is State.QUEUED and row.next_attempt_at > now and row.gateway_since is None:
                 self._put(replace(row, next_attempt_at=now))
 
+    def amend(self, now: datetime, latest_try: datetime) -> int:
+        """See `Store.amend`."""
+        late = [row for row in self._rows.values() if row.state is State.QUEUED and row.next_attempt_at > latest_try]
+        for row in late:
+            since = row.gateway_since
+            self._put(replace(row, next_attempt_at=now, gateway_since=min(since, now) if since else None))
+        return len(late)
+
     def release_expired(self, now: datetime) -> list[Watch]:
         """See `Store.release_expired`."""
         over = [(row.lease.until, row.seq, row) for row in self._rows.values() if row.lease and row.lease.until <= now]

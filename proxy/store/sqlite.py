@@ -40,7 +40,7 @@ from proxy.store import (
     sqlite_schema,
 )
 from proxy.store.lock_file import LockFile
-from proxy.store.units import Unit, deferrals, delivery, log, workspaces
+from proxy.store.units import Unit, deferrals, delivery, instants, log, workspaces
 from proxy.store.writer import Done, Failed, GroupWriter, MakeUnit
 
 T = TypeVar("T")
@@ -195,6 +195,10 @@ class SqliteStore:
     async def record_signs(self, signs: Mapping[str, Signs]) -> None:
         """See `Store.record_signs`."""
         await self._write(partial(workspaces.record_signs, dict(signs)))
+
+    async def amend(self, now: datetime, *, latest_try: datetime) -> int:
+        """See `Store.amend`."""
+        return await self._write(partial(instants.amend, now, latest_try))
 
     # Restarts
 

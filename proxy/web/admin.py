@@ -10,6 +10,7 @@ from aiohttp import web
 
 from proxy.clock import Now
 from proxy.core.errors import CallerError, ProxyError
+from proxy.core.ids import check_id
 from proxy.core.restart import Trigger
 from proxy.core.tokens import TokenKind
 from proxy.loops.coordinator import Coordinator
@@ -119,6 +120,9 @@ class Admin:
         self._auth.require(request)
         said = await bodies.read(request, bodies.TokenBody)
         kind = TokenKind(said.kind)
+        problem = check_id(said.name)
+        if problem is not None:
+            raise CallerError("BAD_ID", problem)
         if kind is TokenKind.WORKSPACE and self._routing.get(said.name) is None:
             raise unknown_workspace(said.name)
         token, record = self._mint(kind, said.name)

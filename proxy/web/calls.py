@@ -211,10 +211,10 @@ class Calls:
             raise
         if exchange.done():
             return await exchange
-        if asked.adoptable and call.response is None:
+        if call.adoptable and call.response is None:
             self.open.keep(exchange)
             return self._undelivered.accepted(asked, await call.adopt(), "slow_call")
-        if not asked.has_deadline:
+        if call.over or not asked.has_deadline:
             return await exchange
         exchange.cancel()
         await asyncio.wait({exchange})
@@ -241,14 +241,14 @@ class Calls:
                     )
                     stored = (answer.status, answer.headers)
             except UpstreamFailure as failure:
-                if (deferral := await call.adopted()) is not None:
+                if (deferral := await call.ended()) is not None:
                     return await self._undelivered.adopted_broke(asked, deferral, failure.outcome, failure.reason)
                 return await self._undelivered.failed(asked, failure.outcome, failure.reason)
             except asyncio.CancelledError:
                 if not call.drained or call.response is not None:
                     raise
                 _uncancel()
-                return await self._undelivered.cut(asked, await call.adopted())
+                return await self._undelivered.cut(asked, await call.ended())
             self._dialer.answered(asked.route)
             if content is not None and (deferral := await call.adopted()) is not None:
                 await self._undelivered.adopted_answered(asked, deferral, *stored, content)
@@ -256,7 +256,7 @@ class Calls:
 
     async def _gateway(self, call: OpenCall, answer: Answer) -> web.StreamResponse:
         content = await answer.read(self._limits.answer)
-        if (deferral := await call.adopted()) is not None:
+        if (deferral := await call.ended()) is not None:
             reason = f"upstream answered {answer.status}"
             return await self._undelivered.adopted_broke(call.asked, deferral, Outcome.GATEWAY, reason)
         return await self._undelivered.gateway_answer(call.asked, answer, content)

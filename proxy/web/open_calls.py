@@ -46,23 +46,30 @@ class OpenCall:
     """One direct call.
 
     `response` is set once something of the answer is on its way to the client; `streaming` when that is a stream.
-    `drained`: the call was cut because the proxy stops.
+    `drained`: the call was cut because the proxy stops. `over`: it broke or was cut;
+    somebody finds an answer for it.
     """
 
-    __slots__ = ("_adopter", "_adoption", "asked", "drained", "response", "streaming", "task")
+    __slots__ = ("_adopter", "_adoption", "asked", "drained", "over", "response", "streaming", "task")
 
     def __init__(self, asked: Asked, adopter: Adopter) -> None:
         self.asked = asked
         self.response: web.StreamResponse | None = None
         self.streaming = False
         self.drained = False
+        self.over = False
         self.task: asyncio.Task[Any] | None = None
         self._adopter = adopter
         self._adoption: asyncio.Task[Deferral] | None = None
 
+    @property
+    def adoptable(self) -> bool:
+        """Whether it may go on as a deferral. One that is over may not: nothing would end that lease."""
+        return not self.streaming and not self.over and self.asked.adoptable
+
     def client_left(self) -> None:
         """Nobody waits for the answer any more; what can be kept is kept."""
-        if not self.streaming and self.asked.adoptable:
+        if self.adoptable:
             self._adopt()
 
     def _adopt(self) -> asyncio.Task[Deferral]:
@@ -79,6 +86,11 @@ class OpenCall:
             HoldfastError: it could not be committed.
         """
         return await asyncio.shield(self._adopt())
+
+    async def ended(self) -> Deferral | None:
+        """The call brought no answer: from now on nobody adopts it. Returns the deferral that did before."""
+        self.over = True
+        return await self.adopted()
 
     async def adopted(self) -> Deferral | None:
         """The deferral that waits for this call's answer; None when there is none, or none could be committed."""

@@ -35,7 +35,7 @@ GO_CLIENT = "go-http-client/"
 IDLE = "idle_timeout"
 ACCEPTED, OK = 202, 200
 DELIVERED = {Outcome.NOT_SENT: "no", Outcome.MAYBE: "maybe", Outcome.GATEWAY: "maybe", Outcome.LOST: "yes"}
-QUEUED_MESSAGE = "the workspace is away; the request is stored and will be delivered"
+QUEUED_MESSAGE = "the request is stored; its receipt will hold the workspace's answer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

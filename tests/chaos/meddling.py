@@ -1,10 +1,10 @@
 """What the proxy stands on, and how it is made to give way: its disk, its directory, its database's lock, its clock.
 
-Owns: a small file system of its own for the database, the library under the proxy (`meddler.c`), doing and undoing.
+Owns: a small file system of its own for the database, the shim under the proxy (`meddler.c`), doing and undoing.
 Knows nothing of: when, and what is right meanwhile.
 
 The disk is a tmpfs of this run's own, so that it can be filled to the last byte; that needs root. The clock and the
-read-only directory are lies of a library under the proxy: nobody else's clock moves. Where root or a C compiler is
+read-only directory are lies of a shim under the proxy: nobody else's clock moves. Where root or a C compiler is
 missing, `lacking` says which trouble cannot be made here, and the run says so too.
 """
 
@@ -41,14 +41,14 @@ class Ground:
 
     folder: Path
     mounted: bool = False
-    library: Path | None = None
+    shim: Path | None = None
     lacking: dict[str, str] = field(default_factory=dict)
     _control: mmap.mmap | None = None
     _locked: sqlite3.Connection | None = None
 
     @classmethod
     def lay(cls, folder: Path) -> "Ground":
-        """Mount the disk and compile the library, as far as this machine lets us."""
+        """Mount the disk and compile the shim, as far as this machine lets us."""
         ground = cls(folder)
         ground.disk.mkdir()
         words = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", "holdfast-chaos", str(ground.disk)]
@@ -61,10 +61,10 @@ class Ground:
             for trouble in ("read-only directory", "clock jump"):
                 ground.lacking[trouble] = "no C compiler was found"
             return ground
-        library = folder / "meddler.so"
-        made = [cc, "-shared", "-fPIC", "-O1", "-U_FORTIFY_SOURCE", "-Wall", "-o", str(library), str(SOURCE), "-ldl"]
+        shim = folder / "meddler.so"
+        made = [cc, "-shared", "-fPIC", "-O1", "-U_FORTIFY_SOURCE", "-Wall", "-o", str(shim), str(SOURCE), "-ldl"]
         subprocess.run(made, check=True)  # noqa: S603 - a compiler by its path
-        ground.library = library
+        ground.shim = shim
         control = folder / "meddler.control"
         control.write_bytes(bytes(CONTROL.size))
         with control.open("r+b") as file:
@@ -82,11 +82,11 @@ class Ground:
         return self.disk / "holdfast.db"
 
     def environment(self) -> dict[str, str]:
-        """What puts the library under a program."""
-        if self.library is None:
+        """What puts the shim under a program."""
+        if self.shim is None:
             return {}
         return {
-            "LD_PRELOAD": str(self.library),
+            "LD_PRELOAD": str(self.shim),
             "CHAOS_CONTROL": str(self.folder / "meddler.control"),
             "CHAOS_DIRECTORY": f"{self.disk}/",
         }
@@ -114,7 +114,7 @@ class Ground:
     # A read-only directory
 
     async def seal(self) -> None:
-        """Let nothing be changed any more, by the proxy (library) or by what it starts (immutable directories)."""
+        """Let nothing be changed any more, by the proxy (shim) or by what it starts (immutable directories)."""
         self._write(refusal=errno.EROFS)
         await self._immutable("+i")
 
@@ -124,7 +124,7 @@ class Ground:
         self._write(refusal=0)
 
     async def _immutable(self, change: str) -> None:
-        """Only where the file system and our rights let us; the library alone stops the proxy."""
+        """Only where the file system and our rights let us; the shim alone stops the proxy."""
         if not self.mounted or shutil.which("chattr") is None:
             return
         folders = [str(self.disk), *(str(path) for path in self.disk.rglob("*") if path.is_dir())]

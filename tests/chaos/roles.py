@@ -178,11 +178,11 @@ class Script:
         found = self.ground.stored(send.workspace, send.message_id)
         send.known = found[0] if found is not None and found[1] in JOINED else None
         await once(caller, send)
-        if send.known is None:
-            send.loose += went_out(send)
-        elif send.accepted and send.receipt == send.known:
+        if send.accepted and send.receipt is not None and send.receipt == send.known:
             send.joined += 1
-        elif send.accepted and self.ground.state(send.known) in JOINED:
+        elif send.known is None or self.ground.state(send.known) not in JOINED:  # given up meanwhile: its key is free
+            send.loose += went_out(send)
+        elif send.accepted:
             send.faults.append(Fault.UNJOINED)
 
 

@@ -82,6 +82,11 @@ def test_every_range_has_its_rule(address, rule):
 def test_an_allow_list_lifts_loopback_and_private_and_nothing_else(address, rule):
     lifted = None if rule in {"loopback", "private"} else rule
     assert classify(ip_address(address), EVERYTHING) == lifted
+
+
+@pytest.mark.parametrize(("address", "rule"), RULES + WRAPPED)
+def test_a_child_of_our_own_lifts_loopback_alone(address, rule):
+    lifted = None if rule == "loopback" else rule
     assert classify(ip_address(address), STRICT, own_child=True) == lifted
 
 

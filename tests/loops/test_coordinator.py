@@ -11,6 +11,7 @@ from simulation.world import World, at, clock, simulated
 from proxy.core.lifecycle import Status
 from proxy.core.restart import Phase, Trigger
 from proxy.core.workspace import Workspace
+from proxy.loops.beats import Beat
 from proxy.loops.coordinator import Asked
 from proxy.runtimes import Exited, RuntimeFailure
 from proxy.store import StoreFailure
@@ -318,3 +319,18 @@ async def test_a_restart_whose_record_loses_a_race_is_recorded_on_top_of_the_win
         assert (await world.call()).restart == "scheduled"
     await world.eventually(lambda: bool(world.machine().launches))
     assert [launch.data for launch in world.machine().launches] == [b'"written meanwhile"']
+
+
+@simulated
+async def test_the_end_of_a_process_counts_for_a_later_life_that_its_agent_began(world: World) -> None:
+    await world.given()
+    app = await world.start()
+    await restart(world)
+    await world.eventually(lambda: is_ready(world))
+    started_for = world.route().workspace.incarnation
+    for boot_id in ("first", "second"):
+        await app.beats.take(world.route(), Beat(boot_id=boot_id, status="ready"))
+    assert world.route().workspace.incarnation > started_for
+    app.on_exit(Exited(workspace_id="ws", incarnation=started_for, exit_code=1, expected=False, at=clock()))
+    await world.eventually(lambda: world.route().workspace.generation == 2)
+    assert (await world.cycles())[-1].rule == "exited"

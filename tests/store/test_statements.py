@@ -78,6 +78,9 @@ READS_ALL = {
     "due": "SCAN q USING INDEX queue_sizes_waiting",
     "stale": "SCAN q USING INDEX queue_sizes_waiting",
     "contradict_down": "SCAN signs USING INDEX signs_down",
+    "amend_workspaces": "SCAN workspaces",
+    "amend_signs": "SCAN signs",
+    "amend_restarts": "SCAN restarts",
 }
 """What a starting proxy reads whole, and partial indexes that hold only what is asked for."""
 

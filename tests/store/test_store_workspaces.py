@@ -320,3 +320,47 @@ async def test_a_starting_proxy_reads_everything_at_once(store: Store):
     seen = await store.snapshot(restarts_since=T0, completed_since=T0)
     assert list(seen.workspaces) == [FULL, a_workspace()]
     assert (seen.signs, list(seen.tokens), list(seen.restarts), seen.sizes, list(seen.watched)) == ({}, [], [], {}, [])
+
+
+async def test_what_a_clock_that_was_ahead_wrote_down_is_moved_back_to_now_and_nothing_else_is(store: Store) -> None:
+    cycle = Restart(
+        workspace_id="full",
+        generation=3,
+        incarnation=4,
+        trigger=Trigger.VERDICT,
+        reason="dead",
+        rule="exited",
+        phase=Phase.FINISHED,
+        started_at=at(6),
+        returned_at=at(7),
+        finished_at=at(8),
+    )
+    await store.create(replace(FULL, version=0, restart_started_at=at(6)))
+    written = await store.workspace("full")
+    assert written is not None
+    await store.replace(written, restart=cycle)
+    signs = Signs(last_sign_at=at(9), last_heartbeat_at=at(4), agent_down_at=at(9))
+    await store.record_signs({"full": signs})
+    for name, waits in (("soon", 8), ("far", 9), ("gateway", 50)):
+        since = at(20) if name == "gateway" else None
+        await put(store, a_deferral(name, workspace_id="full", next_attempt_at=at(waits), gateway_since=since))
+    before = await store.workspace("full")
+    assert before is not None
+    assert await store.amend(at(60), latest_try=at(61)) == 0
+    assert await store.amend(at(5), latest_try=at(8)) == 5
+    after = await store.workspace("full")
+    assert after == replace(
+        before,
+        restart_started_at=at(5),
+        restart_returned_at=at(5),
+        stopped_at=at(5),
+        abandoned_at=at(5),
+        strikes=Strikes(count=2, first_at=at(5)),
+        last_verdict=LastVerdict(verdict="busy", rule="strike", at=at(5)),
+    )
+    known = await store.snapshot(restarts_since=T0, completed_since=T0)
+    assert known.signs["full"] == replace(signs, last_sign_at=at(5), agent_down_at=at(5))
+    assert [(one.started_at, one.returned_at, one.finished_at) for one in known.restarts] == [(at(5), at(5), at(5))]
+    assert [(await get(store, name)).next_attempt_at for name in ("soon", "far", "gateway")] == [at(8), at(5), at(5)]
+    assert (await get(store, "gateway")).gateway_since == at(5)
+    assert await store.amend(at(5), latest_try=at(8)) == 0

@@ -301,3 +301,38 @@ async def test_interface_addresses_in_a_card_lead_back_to_the_proxy(proxy: Harne
     assert got.status == 200
     assert json.loads(body)["url"] == f"{proxy.url}/workspaces/a/a2a"
     assert int(got.headers["Content-Length"]) == len(body)
+
+
+async def test_a_workspace_that_polls_is_not_dialled_even_where_its_url_is_known(
+    proxy: Harness, agent: ScriptedAgent
+) -> None:
+    await proxy.enroll("a", url=agent.url, delivery_mode="poll")
+    client = await proxy.client()
+    got, _ = await proxy.send("a", client)
+    assert got.status == 202
+    assert got.headers["Holdfast-Verdict"] == "busy; rule=poll"
+    got, _ = await proxy.call("GET", "/workspaces/a/a2a/status", token=client)
+    assert got.status == 503
+    assert agent.seen == []
+    got, _ = await proxy.call("PUT", "/workspaces/a", json={"delivery_mode": "push"})
+    assert got.status == 200
+    await proxy.until(lambda: bool(proxy.named("deferral.completed")))
+    assert len(agent.seen) == 1
+
+
+async def test_what_a_deferral_says_of_itself_is_true_of_a_workspace_that_is_there_too(
+    proxy: Harness, agent: ScriptedAgent
+) -> None:
+    slow = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        await slow.wait()
+        return web.json_response(completed(await request.read()))
+
+    agent.handler = answer
+    await proxy.enroll("a", url=agent.url)
+    got, said = await proxy.send("a", await proxy.client(), headers={"X-Timeout": "1"})
+    assert got.headers["Holdfast-Verdict"] == "alive; rule=slow_call"
+    assert "away" not in said["result"]["task"]["status"]["message"]["parts"][0]["text"]
+    slow.set()
+    await proxy.until(lambda: bool(proxy.named("deferral.completed")))

@@ -131,6 +131,37 @@ async def test_an_adopted_call_that_breaks_is_queued_again_and_marked(proxy: Har
     assert agent.seen[1][2]["Holdfast-Redelivery"] == "maybe"
 
 
+async def test_a_call_that_broke_is_not_adopted_any_more_while_its_workspace_is_judged(
+    proxy: Harness, agent: ScriptedAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def break_once(request: web.Request) -> web.Response:
+        body = await request.read()
+        if len(agent.seen) == 1:
+            assert request.transport is not None
+            request.transport.abort()
+        return web.json_response(completed(body))
+
+    judging, go, ask = asyncio.Event(), asyncio.Event(), proxy.app.gate.ask
+
+    async def slowly(*words: Any, **more: Any) -> Any:
+        judging.set()
+        await go.wait()
+        return await ask(*words, **more)
+
+    monkeypatch.setattr(proxy.app.gate, "ask", slowly)
+    agent.handler = break_once
+    await proxy.enroll("a", url=agent.url, unmanaged_away="defer")
+    client = await proxy.client()
+    impatient = asyncio.create_task(proxy.send("a", client, message_id="m1", headers={"X-Timeout": "1"}))
+    await judging.wait()
+    assert not (await asyncio.wait({impatient}, timeout=1.2))[0]
+    go.set()
+    got, _ = await impatient
+    assert (got.status, got.headers["Holdfast-Verdict"] == "alive; rule=slow_call") == (202, False)
+    await proxy.until(lambda: bool(proxy.named("deferral.completed")))
+    assert [headers.get("Holdfast-Redelivery") for _, _, headers, _ in agent.seen] == [None, "maybe"]
+
+
 async def test_an_adopted_call_that_breaks_is_a_dead_letter_where_nothing_is_sent_twice(
     proxy: Harness, agent: ScriptedAgent
 ) -> None:

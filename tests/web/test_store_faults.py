@@ -194,3 +194,24 @@ async def test_a_slow_call_that_cannot_be_adopted_says_that_the_agent_may_have_i
     assert (got.status, got.headers["Retry-After"]) == (503, "30")
     assert (metadata["busy"], metadata["delivered"]) == ("true", "maybe")
     assert len(agent.seen) == 1
+
+
+async def test_what_was_written_by_a_clock_that_was_ahead_holds_nothing_up_once_it_is_right_again(
+    make: Make, agent: ScriptedAgent
+) -> None:
+    proxy = await make()
+    await agent.stop()
+    await proxy.enroll("a", url=agent.url, unmanaged_away="defer")
+    client = await proxy.client()
+    got, _ = await proxy.send("a", client)
+    assert got.status == 202
+    await proxy.app.stop(drain=0)
+    with closing(sqlite3.connect(proxy.config.data, isolation_level=None)) as database:
+        database.execute("UPDATE deferrals SET next_attempt_at = next_attempt_at + 3600000000, gateway_since = NULL")
+        database.execute("UPDATE workspaces SET started_at = created_at + 3600000000")
+    await agent.start()
+    await proxy.start()
+    await proxy.until(lambda: bool(proxy.named("deferral.completed")))
+    assert len(agent.seen) == 1
+    assert json.loads((await proxy.call("GET", "/workspaces/a"))[1])["status"] != "starting"
+    assert [event.fields["kind"] for event in proxy.named("clock.jumped")] == ["backward"]

@@ -1,10 +1,12 @@
 """Who may call, who may see, and what is refused at the door."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
-from web.harness import V1, Harness, ScriptedAgent, send
+from web.harness import V1, Harness, ScriptedAgent, config_for, send
 
 CALL = "/workspaces/a/a2a"
 
@@ -168,3 +170,18 @@ async def test_a_removed_workspaces_token_is_dead_and_only_the_admin_brings_it_b
 async def test_an_impossible_id_is_400(proxy: Harness, nobody: str, name: str) -> None:
     got, _ = await proxy.call("PUT", f"/workspaces/{name}", json={"url": nobody})
     assert got.status == 400
+
+
+async def test_the_token_of_a_process_on_this_host_leads_to_loopback_and_nowhere_else_inside(tmp_path: Path) -> None:
+    async with aiohttp.ClientSession() as session:
+        strict = Harness(config_for(tmp_path, upstream_allow=""), session)
+        await strict.start()
+        try:
+            runtime = {"type": "process", "command": ["sleep", "3"]}
+            token = await strict.enroll("a", url="http://127.0.0.1:9", runtime=runtime)
+            for url, status in (("http://127.0.0.1:10", 200), ("http://10.0.0.1", 400), ("http://169.254.1.1", 400)):
+                got, _ = await strict.call("PUT", "/workspaces/a", token=token, json={"url": url})
+                assert (url, got.status) == (url, status)
+            await strict.call("DELETE", "/workspaces/a")
+        finally:
+            await strict.app.stop(drain=0)
