@@ -182,7 +182,7 @@ class Deferring:
         is_a2a = call.binding is not a2a.Binding.OTHER
         deferral_id = self._new_id()
         key = incoming.idempotency_key or call.message_id
-        sealed, plain = split_credentials(incoming.headers)
+        sealed, plain = split_credentials(incoming.headers, route.credential_headers)
         context_id = call.context_id or (a2a.new_context_id(self._chance) if is_a2a else None)
         task_id = a2a.provisional_id(self._chance) if is_a2a else None
         task = None

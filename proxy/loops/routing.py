@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from proxy.config import Config
+from proxy.core import a2a
 from proxy.core.lifecycle import SERVING, Desired
 from proxy.core.liveness import Previous
 from proxy.core.outcome import DeadAction, Redelivery, UnmanagedAway
@@ -64,6 +65,7 @@ class Route:
     `busy` counts calls in flight, direct ones and replays. `pulses` are those calls' idle windows. `others` are the
     tasks beyond those calls that the agent was at when it beat last, as told to this proxy. `degraded_in` is the
     incarnation in which its beats say that it is degraded.
+    `seen_credentials` are headers that a card on its way made secret.
     """
 
     workspace: Workspace
@@ -76,6 +78,7 @@ class Route:
     cycles: tuple[Restart, ...] = ()
     previous: Previous | None = None
     busy: int = 0
+    seen_credentials: frozenset[bytes] = frozenset()
     others: int = 0
     degraded_in: int | None = None
     pulses: set[Touchable] = field(default_factory=set)
@@ -84,6 +87,11 @@ class Route:
     def id(self) -> str:
         """The workspace's id."""
         return self.workspace.id
+
+    @property
+    def credential_headers(self) -> frozenset[bytes]:
+        """Headers that the agent's card, registered or seen on its way, makes into credentials; in lower case."""
+        return self.seen_credentials | a2a.credential_headers(self.workspace.agent_card)
 
     @property
     def polling(self) -> bool:

@@ -45,10 +45,11 @@ def resubmitted_task(deferral: Deferral, at: datetime) -> StoredTask | None:
     return StoredTask(json=said, version=call.version.value, state="submitted")
 
 
-def split_credentials(headers: RawHeaders) -> tuple[RawHeaders, RawHeaders]:
-    """Return (credentials, the rest)."""
-    secret = tuple(pair for pair in headers if pair[0].lower() in CREDENTIALS)
-    rest = tuple(pair for pair in headers if pair[0].lower() not in CREDENTIALS)
+def split_credentials(headers: RawHeaders, named: frozenset[bytes]) -> tuple[RawHeaders, RawHeaders]:
+    """Return (credentials, the rest); `named` are the headers that the agent's card makes secret, in lower case."""
+    names = CREDENTIALS | named
+    secret = tuple(pair for pair in headers if pair[0].lower() in names)
+    rest = tuple(pair for pair in headers if pair[0].lower() not in names)
     return secret, rest
 
 

@@ -53,6 +53,7 @@ class Passing:
     ) -> web.StreamResponse:
         shown = content
         if card:
+            asked.route.seen_credentials |= a2a.credential_headers_of(content)
             shown = a2a.rewrite_card(content, self._public_base(request, asked), asked.route.workspace.url or "")
         elif asked.names:
             shown = a2a.rename_answer(content, asked.names, contexts={})

@@ -47,6 +47,7 @@ class ScriptedAgent:
     handler: Handler | None = None
     seen: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
     runner: web.AppRunner | None = None
+    card: dict[str, Any] | None = None
 
     @property
     def url(self) -> str:
@@ -69,7 +70,7 @@ class ScriptedAgent:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         if request.path.startswith("/.well-known/"):
-            return web.json_response({"name": "scripted", "skills": [], "capabilities": {}, "url": self.url})
+            return web.json_response(self.card or {"name": "scripted", "skills": [], "url": self.url})
         self.seen.append((request.method, request.raw_path, dict(request.headers), body))
         if self.handler is not None:
             return await self.handler(request)

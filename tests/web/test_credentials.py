@@ -3,6 +3,7 @@
 import json
 import sqlite3
 
+import pytest
 from aiohttp import web
 from web.harness import V1, Harness, ScriptedAgent, get_task, send
 
@@ -33,6 +34,28 @@ async def test_a_deferred_requests_credentials_are_sealed_used_and_dropped(
     with sqlite3.connect(proxy.config.data) as database:
         (left,) = database.execute("SELECT count(*) FROM requests WHERE credentials IS NOT NULL").fetchone()
     assert left == 0
+
+
+@pytest.mark.parametrize("told", ["registered", "seen"])
+async def test_a_header_that_the_card_makes_a_credential_is_sealed_too(
+    proxy: Harness, agent: ScriptedAgent, told: str
+) -> None:
+    schemes = {"key": {"apiKeySecurityScheme": {"location": "header", "name": "X-House-Key"}}}
+    card = {"name": "a", "skills": [], "url": agent.url, "securitySchemes": schemes}
+    if told == "registered":
+        await proxy.enroll("a", url=agent.url, unmanaged_away="defer", agent_card=card)
+    else:
+        agent.card = card
+        await proxy.enroll("a", url=agent.url, unmanaged_away="defer")
+        await proxy.call("GET", "/workspaces/a/a2a/.well-known/agent-card.json")
+    await agent.stop()
+    headers = {**V1, "X-House-Key": "key-0123456789"}
+    got, _ = await proxy.call("POST", "/workspaces/a/a2a", headers=headers, json=send())
+    assert got.status == 202
+    assert b"key-0123456789" not in on_disk(proxy)
+    await agent.start()
+    await proxy.until(lambda: bool(proxy.named("deferral.completed")))
+    assert agent.seen[0][2]["X-House-Key"] == "key-0123456789"
 
 
 async def test_a_replay_that_the_agent_refuses_to_admit_fails_the_task_and_says_so(

@@ -13,7 +13,7 @@ Knows nothing of sockets, stores, liveness and time. Versions 0.3 and 1.0, over 
 | `tasks`, `keeping` | tasks we answer with; what is kept of an agent's answer |
 | `renaming` | where ids stand, and changing them |
 | `failures` | errors in the caller's binding |
-| `card` | the agent card seen through the proxy |
+| `card`, `schemes` | the agent card seen through the proxy; which headers it makes secret |
 """
 
 from proxy.core.a2a.call import Binding, Call, Operation, Version
@@ -23,6 +23,7 @@ from proxy.core.a2a.identity import PROVISIONAL_HINT, digest, is_provisional, ne
 from proxy.core.a2a.keeping import KeptTask, keep_answer, keep_task
 from proxy.core.a2a.reading import MalformedBody, read
 from proxy.core.a2a.renaming import rename_answer, rename_tail, rename_task, with_context
+from proxy.core.a2a.schemes import credential_headers, credential_headers_of
 from proxy.core.a2a.tasks import failed_task, send_answer, submitted_answer, submitted_task, task_answer
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "MalformedBody",
     "Operation",
     "Version",
+    "credential_headers",
+    "credential_headers_of",
     "digest",
     "error_answer",
     "failed_task",
