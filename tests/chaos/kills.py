@@ -228,12 +228,12 @@ class Killer:
 
     async def _agent_adopted(self, agent: Agent, moment: float) -> None:
         await self._adoption(agent)
-        await asyncio.sleep(1.1 * moment)
+        await asyncio.sleep(0.7 * moment)
         agent.kill()
 
     async def _proxy_adopted(self, agent: Agent, moment: float) -> None:
         await self._adoption(agent)
-        await asyncio.sleep(1.1 * moment)
+        await asyncio.sleep(0.7 * moment)
         await self.proxy.kill()
 
     async def _agent_unwatched(self, agent: Agent, moment: float) -> None:

@@ -55,21 +55,28 @@ class Ground:
         tried = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
         ground.mounted = tried.returncode == 0
         if not ground.mounted:
-            ground.lacking["full disk"] = f"no file system of our own: {tried.stderr.strip() or 'mount failed'}"
+            said = tried.stderr.splitlines() or ["mount failed"]
+            ground.lacking["full disk"] = f"no file system of our own: {said[0]}"
+        why = ground._compile()
+        if why:
+            ground.lacking |= dict.fromkeys(("read-only directory", "clock jump"), why)
+        return ground
+
+    def _compile(self) -> str:
+        """Make the library and the file that tells it what to do; why not, where that cannot be."""
         cc = compiler()
         if cc is None:
-            for trouble in ("read-only directory", "clock jump"):
-                ground.lacking[trouble] = "no C compiler was found"
-            return ground
-        shim = folder / "meddler.so"
-        made = [cc, "-shared", "-fPIC", "-O1", "-U_FORTIFY_SOURCE", "-Wall", "-o", str(shim), str(SOURCE), "-ldl"]
-        subprocess.run(made, check=True)  # noqa: S603 - a compiler by its path
-        ground.shim = shim
-        control = folder / "meddler.control"
+            return "no C compiler was found"
+        shim, control = self.folder / "meddler.so", self.folder / "meddler.control"
+        words = [cc, "-shared", "-fPIC", "-O1", "-U_FORTIFY_SOURCE", "-Wall", "-o", str(shim), str(SOURCE), "-ldl"]
+        tried = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603 - a compiler by its path
+        if tried.returncode != 0:
+            return f"the library could not be made: {tried.stderr.strip()[:200]}"
         control.write_bytes(bytes(CONTROL.size))
         with control.open("r+b") as file:
-            ground._control = mmap.mmap(file.fileno(), CONTROL.size)
-        return ground
+            self._control = mmap.mmap(file.fileno(), CONTROL.size)
+        self.shim = shim
+        return ""
 
     @property
     def disk(self) -> Path:

@@ -82,8 +82,9 @@ class Proxy:
         """Start it, and wait for nothing."""
         if self._log is None:
             self._log = (self.folder / "proxy.log").open("ab")
+        dropped = ("HOLDFAST_", "PYTHONDONTWRITEBYTECODE")  # it starts hundreds of times
         environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")},
+            **{name: value for name, value in os.environ.items() if not name.startswith(dropped)},
             **timings.environment(),
             **self.ground.environment(),
             "HOLDFAST_ADMIN_TOKEN": self.admin_token,

@@ -24,7 +24,7 @@ NEVER_WENT_OUT = frozenset({"ClientConnectorError", "ConnectionRefusedError"})
 PERSISTENCE = 25.0
 """Seconds for which a caller sends again."""
 
-SLOW, SLOWER = "take 1.2 s", "take 2 s"
+SLOW, SLOWER = "take 1 s", "take 1.6 s"
 PATIENCES = ({"X-Timeout": "1"}, {"Prefer": "wait=1"}, {"X-Timeout": "1", "Prefer": "respond-async, wait=5"})
 ADOPTION_PATIENCE = 3.0
 
@@ -98,7 +98,7 @@ class Script:
 
     def _excuse(self, send: Send, agent: Agent) -> None:
         """Say what the harness itself has done to this message, and what nothing that it did excuses."""
-        troubled = self.troubles.was_on(send.began, send.ended)
+        troubled, unsettled = self.troubles.was_on(send.began, send.ended), self.troubles.jumped(send.began, send.ended)
         if send.seen is Seen.BROKEN:
             send.excused = not self._persists() and self.proxy.was_down(send.began, send.ended)
         if send.seen is not Seen.REFUSED:
@@ -108,8 +108,9 @@ class Script:
             and agent.died(send.began, send.ended)
         )  # fmt: skip
         polite = send.status == UNAVAILABLE and send.retry_after
-        send.excused = troubled and polite and not self._persists()
-        if troubled and not polite and not send.declined:
+        send.excused = (troubled or unsettled) and polite and not self._persists()
+        broke_off = send.delivered in {"maybe", "yes"} and agent.died(send.began, send.ended)
+        if troubled and not polite and not broke_off:
             send.faults.append(Fault.RUDE)
 
     def _persists(self) -> bool:

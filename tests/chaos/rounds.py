@@ -44,9 +44,9 @@ class Size:
 
     callers: int = 32
     sdk_callers: int = 3
-    impatient: int = 5
+    impatient: int = 4
     retrying: int = 5
-    leaving: int = 4
+    leaving: int = 3
 
     def roles(self) -> list[Role]:
         """The role of each caller."""

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from chaos.kills import HIT, Point, deal
 from chaos.ledger import COMPLETED, Audit, Execution, Fault, Followed, Seen, Send, audit
+from chaos.troubles import TroubleKind, deal_troubles
 
 
 def answered(message_id: str, **said: Any) -> Send:
@@ -104,6 +105,70 @@ def test_every_execution_after_the_first_must_be_marked(
     assert faults(audit([send], runs, {"b": ended("b", marked=marked)}, ())) == expected
 
 
+@pytest.mark.parametrize(
+    ("send", "runs", "marked", "expected"),
+    [
+        # Whoever sends again what nobody put away has it done again; that is the caller's own doing.
+        (answered("b", loose=2, tries=2), [ran("b"), ran("b")], False, []),
+        (answered("b", loose=2, tries=2), [ran("b"), ran("b"), ran("b")], False, [Fault.UNMARKED]),
+        (deferred("b", loose=2, tries=2), [ran("b"), ran("b"), ran("b", marked=True)], True, []),
+        # A retry that joined did nothing of its own.
+        (deferred("b", loose=1, tries=2, joined=1), [ran("b"), ran("b")], True, [Fault.UNMARKED]),
+        # Where nothing is sent twice, a mark excuses nothing.
+        (deferred("b", never=True), [ran("b"), ran("b", marked=True)], True, [Fault.FORBIDDEN]),
+        (deferred("b", never=True, loose=2, tries=2), [ran("b"), ran("b")], False, []),
+    ],
+)
+def test_what_a_caller_sent_again_explains_as_many_executions_and_no_more(
+    send: Send, runs: list[Execution], marked: bool, expected: list[Fault]
+) -> None:
+    assert faults(audit([send], runs, {"b": ended("b", marked=marked)}, ())) == expected
+
+
+def test_a_failed_task_is_as_agreed_where_nothing_is_sent_twice() -> None:
+    end = {"b": ended("b", state="TASK_STATE_FAILED", text="redelivery is never", marked=True)}
+    found = audit([deferred("b", never=True)], [ran("b")], end, ())
+    assert faults(found) == []
+    assert (found.counts.failed, found.counts.failed_never) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("delivered", "runs", "tries", "expected"),
+    [("no", 1, 1, [Fault.UNTRUE]), ("no", 0, 1, []), ("maybe", 1, 1, []), ("no", 1, 2, [])],
+)
+def test_a_refusal_that_says_not_delivered_must_be_true(
+    delivered: str, runs: int, tries: int, expected: list[Fault]
+) -> None:
+    send = answered("b", seen=Seen.REFUSED, answer=None, delivered=delivered, tries=tries, loose=1)
+    assert faults(audit([send], [ran("b")] * runs, {}, ())) == expected
+
+
+@pytest.mark.parametrize("fault", [Fault.IGNORED, Fault.UNADOPTED, Fault.UNJOINED, Fault.RUDE])
+def test_what_was_seen_while_it_was_sent_is_a_finding(fault: Fault) -> None:
+    assert faults(audit([answered("a", faults=[fault])], [ran("a")], {}, ())) == [fault]
+
+
+def test_what_the_harness_did_itself_does_not_count_against_the_share() -> None:
+    refused = {"seen": Seen.REFUSED, "answer": None, "status": 503}
+    sends = [
+        answered("a"),
+        answered("b", **refused, excused=True),
+        answered("c", **refused, declined=True, never=True),
+        answered("d", **refused, reason="503 SOMETHING"),
+    ]
+    counts = audit(sends, [ran("a")], {}, ()).counts
+    assert (counts.put_off, counts.declined, counts.counted, counts.share) == (1, 1, 2, 0.5)
+    assert counts.reasons == {"503 SOMETHING": 1}
+
+
+@pytest.mark.parametrize("over", [{"adopted": True}, {"left": True}])
+def test_a_call_that_is_adopted_holds_nobody_back(over: dict[str, bool]) -> None:
+    first = deferred("a", context_id="x", began=0.0, ended=1.0, **over)
+    second = deferred("b", context_id="x", began=2.0, ended=3.0)
+    ends = {"a": ended("a"), "b": ended("b")}
+    assert faults(audit([first, second], [ran("b"), ran("a")], ends, ())) == []
+
+
 def test_a_context_runs_in_the_order_in_which_it_was_accepted() -> None:
     first = deferred("a", context_id="x", began=0.0, ended=1.0)
     second = deferred("b", context_id="x", began=2.0, ended=3.0)
@@ -130,3 +195,11 @@ def test_a_run_deals_every_point_equally_often_and_the_same_for_the_same_seed() 
     assert {points.count(point) for point in Point} == {3}
     assert plan == deal(Random(7), kills=kills, workspaces=2)  # noqa: S311 - the same deal each time
     assert plan != deal(Random(8), kills=kills, workspaces=2)  # noqa: S311 - the same deal each time
+
+
+def test_every_trouble_comes_equally_often_in_every_nth_round() -> None:
+    plan = deal_troubles(Random(7), rounds=24, every=3, workspaces=3)  # noqa: S311 - the same deal each time
+    kinds = [trouble.kind for trouble in plan if trouble is not None]
+    assert {kinds.count(kind) for kind in TroubleKind} == {2}
+    assert [number for number, trouble in enumerate(plan, start=1) if trouble is not None] == list(range(3, 25, 3))
+    assert deal_troubles(Random(7), rounds=9, every=0, workspaces=3) == [None] * 9  # noqa: S311 - the same deal each time

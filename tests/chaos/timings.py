@@ -34,8 +34,8 @@ PROXY: dict[str, float] = {
 """Settings of the proxy, by their dotted keys. Seconds, except `queue.attempts`."""
 
 POLICY: dict[str, float] = {
-    "settle_hold": 0.5,
-    "settle_window": 1.0,
+    "settle_hold": 0.3,
+    "settle_window": 0.8,
     "reprobe_delay": 0.2,
     "recent_heartbeat": 1.0,
     "strikes": 2,

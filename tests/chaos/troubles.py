@@ -20,6 +20,9 @@ from chaos.processes import Agent, Proxy
 GRACE = 1.0
 """Seconds after a trouble in which a refusal may still speak of it."""
 
+UNHEARD = 3.0
+"""Seconds after a clock's jump in which an agent that was killed may not have been heard of yet."""
+
 LONGEST_JUMP = 900.0
 
 
@@ -76,10 +79,15 @@ class Troubles:
     made: dict[TroubleKind, int] = field(default_factory=dict)
     skipped: dict[TroubleKind, int] = field(default_factory=dict)
     _windows: list[tuple[float, float]] = field(default_factory=list)
+    _jumps: list[tuple[float, float]] = field(default_factory=list)
 
     def was_on(self, began: float, ended: float) -> bool:
         """Whether the store could not write at some moment between two instants."""
         return any(start <= ended and began <= end + GRACE for start, end in self._windows)
+
+    def jumped(self, began: float, ended: float) -> bool:
+        """Whether the clock jumped so near to two instants that the agent had not been heard of since."""
+        return any(start <= ended and began <= end + UNHEARD for start, end in self._jumps)
 
     async def make(self, trouble: Trouble) -> bool:
         """Make one and undo it; whether the proxy outlived it."""
@@ -92,8 +100,8 @@ class Troubles:
             agent.kill()
             await asyncio.sleep(0.5 * trouble.moment)
         start = loop.time()
-        if trouble.kind is not TroubleKind.CLOCK:
-            self._windows.append((start, float("inf")))
+        windows = self._jumps if trouble.kind is TroubleKind.CLOCK else self._windows
+        windows.append((start, float("inf")))
         try:
             await self._do(trouble)
             if trouble.moment >= 0.5:
@@ -102,8 +110,7 @@ class Troubles:
             await asyncio.sleep(trouble.seconds)
         finally:
             await self._undo(trouble)
-            if trouble.kind is not TroubleKind.CLOCK:
-                self._windows[-1] = (start, loop.time())
+            windows[-1] = (start, loop.time())
         self.made[trouble.kind] = self.made.get(trouble.kind, 0) + 1
         return self.proxy.runs
 
