@@ -26,6 +26,8 @@ from chaos.meddling import Ground
 ROOT = Path(__file__).resolve().parents[2]
 START_PATIENCE = 60.0
 MARK = "CHAOS_RUN"
+NOTICED = 0.5
+"""Seconds after a death in which a request may still go out over a connection to the dead."""
 
 
 class UnfitError(Exception):
@@ -189,8 +191,8 @@ class Agent:
         return self.redelivery == "never"
 
     def died(self, began: float, ended: float) -> bool:
-        """Whether it was killed between two instants of the harness's event loop."""
-        return any(began <= death <= ended for death in self.deaths)
+        """Whether it was killed between two instants, or so shortly before that a kept connection to it broke then."""
+        return any(began - NOTICED <= death <= ended for death in self.deaths)
 
     def pids(self) -> list[int]:
         """Every living process that carries this run's mark and this workspace's name."""
