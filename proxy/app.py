@@ -1,7 +1,7 @@
 """One Holdfast: starts its parts in order, stops them in the opposite order.
 
 Owns: start and stop order, what an earlier life left, the periodic work.
-Knows nothing of: how the parts are made and tied (`proxy.assembly`), any rule.
+Knows nothing of: how the parts are made and tied (`proxy.assembly`, `proxy.doors`), any rule.
 
 Start: open the store, read the routing table, adopt what still runs, listen, then resume what was left open. Nothing is
 answered before the table is filled, and nothing is decided before the runtimes have told what outlived us.
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from proxy.assembly import Assembly
 from proxy.clock import JumpKind
 from proxy.core.errors import CallerError
+from proxy.doors import Doors
 from proxy.loops.routing import Route
 from proxy.runtimes import Exited
 from proxy.telemetry import EventName
@@ -42,7 +42,7 @@ class Serving:
         return f"http://{host}:{self.port}"
 
 
-class App(Assembly):
+class App(Doors):
     """One Holdfast. Tests start the same one that `holdfast serve` starts."""
 
     _started = False
