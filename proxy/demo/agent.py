@@ -101,8 +101,11 @@ class Account:
     """A file of JSON lines: each is on disk when `write` returns, and several processes may share the file."""
 
     def __init__(self, path: Path, now: Now) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._now = now
+        size = os.fstat(self._fd).st_size
+        if size and os.pread(self._fd, 1, size - 1) != b"\n":
+            os.write(self._fd, b"\n")  # an earlier process was killed in the middle of a line
 
     def write(self, **said: str | None) -> None:
         """One line: what is said, who says it, when. Then fsync."""

@@ -303,12 +303,12 @@ class Stage:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file of JSON lines; an unfinished last one is left for the next look."""
+    """The whole lines of a file of JSON lines; what a kill cut off is left out, for good or until it is whole."""
     try:
         whole, _, _ = path.read_bytes().rpartition(b"\n")
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in whole.splitlines() if line]
+    return [json.loads(line) for line in whole.splitlines() if line.endswith(b"}")]
 
 
 def passed_on() -> dict[str, str]:

@@ -213,7 +213,11 @@ class Agent:
         return bool(pids)
 
     def read(self) -> list[Execution]:
-        """Read on in the account; a line that a kill cut off counts once it is whole. Return all executions."""
+        """Read on in the account; return all executions.
+
+        A line without its end is not read yet. One that a kill cut off for good tells of nothing: the agent goes on
+        only after its line is on disk.
+        """
         try:
             with self.account.open("rb") as file:
                 file.seek(self._read)
@@ -223,7 +227,10 @@ class Agent:
         whole = content[: content.rfind(b"\n") + 1]
         self._read += len(whole)
         for line in whole.splitlines():
-            said = json.loads(line)
+            try:
+                said = json.loads(line)
+            except ValueError:
+                continue
             self.executions.append(
                 Execution(
                     message_id=said["message_id"],
