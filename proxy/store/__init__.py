@@ -22,6 +22,8 @@ from proxy.core.decision import Decision
 from proxy.core.deferral import Deferral, Lease, State, StoredAnswer, StoredTask
 from proxy.core.restart import Restart
 from proxy.core.workspace import Workspace
+from proxy.store.journal import Journal
+from proxy.store.outlook import Outlooks
 
 WORKSPACE_TOKEN = "workspace"  # noqa: S105 - a kind, not a token
 """A token of this kind belongs to the workspace of its name: it dies with it, and when it is retired."""
@@ -86,8 +88,9 @@ class Placed(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enqueued:
-    """`deferral` is the new row, or the one that was joined or that conflicts; `depth` the active rows after it.
+    """`deferral` is the new one as it was given, or the stored one that was joined or that conflicts.
 
+    `depth`: the active rows after it. `seq`: the deferral's place in the order of acceptance; 0 without a deferral.
     `expired` had the same key and was overdue: it was ended in this transaction, and its caller must be told.
     """
 
@@ -95,6 +98,7 @@ class Enqueued:
     deferral: Deferral | None
     depth: int
     expired: Deferral | None = None
+    seq: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +175,26 @@ class Snapshot:
     watched: Sequence[Watch] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sought:
+    """Which lines of the decision log are read; what is None does not matter.
+
+    `before`: only lines of a lower id. `until`: only what was decided then or earlier.
+    A generation is one of a workspace's: ValueError without the workspace.
+    """
+
+    workspace_id: str | None = None
+    request_id: str | None = None
+    receipt: str | None = None
+    generation: int | None = None
+    before: int | None = None
+    until: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if self.generation is not None and self.workspace_id is None:
+            raise ValueError("a generation is one of a workspace's")
+
+
 TaskOf = Callable[[Deferral], StoredTask | None]
 """What a deferral's caller is left with when a store ends it by itself. Pure: it may be called on any thread."""
 
@@ -179,7 +203,15 @@ def no_task(_: Deferral) -> None:
     """The task stays as it is."""
 
 
-class Store(Protocol):
+LineOf = Callable[[Deferral], Decision | None]
+"""What the decision log says of a deferral that a store has just changed. Pure, like `TaskOf`."""
+
+
+def no_line(_: Deferral) -> None:
+    """The decision log says nothing of it."""
+
+
+class Store(Journal, Outlooks, Protocol):
     """The truth. Every method raises `StoreFailure` when it cannot do its work; then nothing was changed."""
 
     async def open(self) -> None:
@@ -225,7 +257,10 @@ class Store(Protocol):
         """Mark as removed by compare-and-set; its tokens die, its active deferrals are cancelled with `reason`."""
 
     async def record_signs(self, signs: Mapping[str, Signs]) -> None:
-        """Merge signs of life: instants only move forward, fields that are None keep what is stored."""
+        """Merge signs of life: instants only move forward, fields that are None keep what is stored.
+
+        Many are written in steps. Where it fails some may have been merged; to repeat all of them does no harm.
+        """
 
     async def amend(self, now: datetime, *, latest_try: datetime) -> int:
         """Move what is written down as later than now back to now; return how many records that changed.
@@ -237,15 +272,27 @@ class Store(Protocol):
 
     # Restarts
 
-    async def save_restart(self, restart: Restart, *, held_by: str | None, now: datetime | None = None) -> bool:
+    async def save_restart(
+        self,
+        restart: Restart,
+        *,
+        held_by: str | None,
+        now: datetime | None = None,
+        decision: Decision | None = None,
+    ) -> bool:
         """Update an open restart whose lease is `held_by`'s (None: take over one whose lease ran out by `now`).
+
+        The decision is written only when the restart was.
 
         Raises:
             ValueError: neither `held_by` nor `now` was given.
         """
 
-    async def restarts(self, workspace_id: str, *, limit: int) -> Sequence[Restart]:
-        """The latest cycles, newest first."""
+    async def restart(self, workspace_id: str, generation: int) -> Restart | None:
+        """Read one cycle."""
+
+    async def restarts(self, workspace_id: str, *, limit: int, before: int | None = None) -> Sequence[Restart]:
+        """The latest cycles, newest first; those of a lower generation than `before`, where it is given."""
 
     # Tokens
 
@@ -264,13 +311,14 @@ class Store(Protocol):
         limits: QueueLimits,
         decision: Decision | None = None,
         expired_task: TaskOf = no_task,
+        expired_line: LineOf = no_line,
     ) -> Enqueued:
         """Put a request away, queued or already leased, or say why not.
 
         A row with the same (workspace, caller, idempotency_key) that is active or completed since
         `limits.idempotency_since` is joined (same digest) or conflicts (another): nothing is inserted then. Head and
         rank are computed here. The decision is written only when a row was inserted. A queued row with that key whose
-        time has passed is ended as expired first; `expired_task` makes its task.
+        time has passed is ended as expired first; `expired_task` makes its task, `expired_line` its line of the log.
         """
 
     async def deferral(self, deferral_id: str) -> Deferral | None:
@@ -280,12 +328,32 @@ class Store(Protocol):
         """Read the deferral whose provisional task id that is."""
 
     async def deferrals(
-        self, *, workspace_id: str | None = None, states: Sequence[State] = (), limit: int = 100
+        self,
+        *,
+        workspace_id: str | None = None,
+        states: Sequence[State] = (),
+        caller: str | None = None,
+        limit: int = 100,
     ) -> Sequence[Deferral]:
-        """List the newest first, without bodies (`request.body`, `answer`, `credentials` are empty)."""
+        """List the newest first, without bodies (`request.body`, `answer`, `credentials` are empty).
 
-    async def claim(self, workspace_id: str, *, leases: Sequence[Lease], now: datetime) -> Sequence[Deferral]:
-        """Lease up to len(leases) claimable heads (queued, due, not expired) by rank, then age; increments `tries`."""
+        `caller`: only that caller's, of one workspace; ValueError without a workspace.
+        """
+
+    async def claim(
+        self,
+        workspace_id: str,
+        *,
+        leases: Sequence[Lease],
+        now: datetime,
+        line: LineOf = no_line,
+        most_bytes: int = 0,
+    ) -> Sequence[Deferral]:
+        """Lease up to len(leases) claimable heads (queued, due, not expired) by rank, then age; increments `tries`.
+
+        `line` makes what the decision log says of each, in the same transaction. Once their sizes together reach
+        `most_bytes` (0: never) no more are leased.
+        """
 
     async def extend(self, deferral_id: str, lease_token: str, *, until: datetime) -> bool:
         """Renew a lease; False when it is no longer the caller's."""
@@ -319,23 +387,32 @@ class Store(Protocol):
     async def update_task(self, deferral_id: str, task: StoredTask) -> bool:
         """Keep a later state of a completed deferral's task (a non-terminal task that went on)."""
 
-    async def release(self, deferral_id: str, lease_token: str, requeue: Requeue) -> bool:
-        """Put a leased deferral back into its queue."""
+    async def release(
+        self, deferral_id: str, lease_token: str, requeue: Requeue, *, decision: Decision | None = None
+    ) -> bool:
+        """Put a leased deferral back into its queue; the decision is written only then."""
 
-    async def hasten(self, workspace_id: str, now: datetime) -> None:
+    async def hasten(self, workspace_id: str, now: datetime, *, turned_away: bool = False) -> None:
         """Make a workspace's queued heads due now: it is back, and what they waited for was that.
 
-        Those that wait because a gateway answered (`gateway_since`) go on waiting: there somebody did listen.
+        Those that wait because a gateway answered (`gateway_since`) go on waiting unless `turned_away`: there somebody
+        did listen.
         """
 
     async def release_expired(self, now: datetime) -> Sequence[Watch]:
-        """Queue again, marked `maybe`, every deferral whose lease ran out; return them.
+        """Queue again, marked `maybe` and counted as an attempt, every deferral whose lease ran out; return them.
 
         `Watch.adopted` says whether it was adopted until now: from now on it blocks its context like any other.
         """
 
+    async def release_polled(self, workspace_id: str, *, but: str | None, error: str, now: datetime) -> Sequence[Watch]:
+        """The same for what lives of a polling workspace hold, other than the owner `but` (`core.deferral.poller`)."""
+
     async def release_owned(self, owner: str, now: datetime) -> Sequence[Watch]:
-        """Queue again, marked `maybe`, what a dead proxy (this one's earlier life) had leased; return as above."""
+        """Queue again, marked `maybe`, what a dead proxy (this one's earlier life) had leased; return as above.
+
+        Uncounted: that a proxy died says nothing about what it was sending.
+        """
 
     async def due(self, now: datetime, *, limit: int) -> Sequence[str]:
         """Ids of workspaces that have a claimable head."""
@@ -355,7 +432,10 @@ class Store(Protocol):
         """Append."""
 
     async def decisions(self, workspace_id: str, *, limit: int) -> Sequence[Decision]:
-        """Newest first."""
+        """About one workspace, newest first."""
+
+    async def sought(self, sought: Sought, *, limit: int) -> Sequence[Decision]:
+        """The lines that are sought, newest first; each knows its `id`."""
 
     async def trim_decisions(self, *, before: datetime, rows: int) -> int:
         """Delete what is older, or beyond the newest `rows` of a workspace; return how many."""

@@ -44,41 +44,58 @@ def lease_values(lease: Lease | None) -> dict[str, Value]:
     }
 
 
-def deferral_values(deferral: Deferral) -> dict[str, Value]:
-    """Every column of a new deferral but workspace, bytes, head, rank and sequence, which the queue gives."""
-    return {
-        "id": deferral.id,
-        "caller": deferral.caller,
-        "method": deferral.request.method,
-        "tail": deferral.request.tail,
-        "headers": headers_text(deferral.request.headers),
-        "enqueued_at": micros(deferral.enqueued_at),
-        "expires_at": micros(deferral.expires_at),
-        "next_attempt_at": micros(deferral.next_attempt_at),
-        "state": deferral.state.value,
-        "priority": deferral.priority,
-        "binding": deferral.binding,
-        "protocol": deferral.protocol,
-        "operation": deferral.operation,
-        "streaming": int(deferral.streaming),
-        "rpc_id": deferral.rpc_id,
-        "message_id": deferral.message_id,
-        "context_id": deferral.context_id,
-        "task_id": deferral.task_id,
-        "idempotency_key": deferral.idempotency_key,
-        "digest": deferral.digest,
-        "maybe": int(deferral.maybe),
-        "attempts": deferral.attempts,
-        "tries": deferral.tries,
-        "gateway_since": instant(deferral.gateway_since),
-        "adopted": int(deferral.adopted),
-        **lease_values(deferral.lease),
-        "leased_at": instant(deferral.leased_at),
-        "completed_at": instant(deferral.completed_at),
-        "last_error": deferral.last_error,
-        "request_id": deferral.request_id,
-        **task_values(deferral.task),
-    }
+def new_row(
+    deferral: Deferral, *, seq: int, workspace: int, size: int, head: int, rank: int | None = None
+) -> tuple[Value, ...]:
+    """Every column of a new deferral, in the order of `{deferral_columns}`; its rank is its priority unless given.
+
+    A tuple, because this is done for every request that is put away: a mapping takes four times as long.
+    """
+    request, task, lease = deferral.request, deferral.task, deferral.lease
+    enqueued_at = micros(deferral.enqueued_at)
+    is_due = deferral.next_attempt_at is deferral.enqueued_at
+    return (
+        seq,
+        deferral.id,
+        deferral.caller,
+        request.method,
+        request.tail,
+        headers_text(request.headers),
+        enqueued_at,
+        micros(deferral.expires_at),
+        enqueued_at if is_due else micros(deferral.next_attempt_at),
+        deferral.state.value,
+        deferral.priority,
+        deferral.binding,
+        deferral.protocol,
+        deferral.operation,
+        int(deferral.streaming),
+        deferral.rpc_id,
+        deferral.message_id,
+        deferral.context_id,
+        deferral.task_id,
+        deferral.idempotency_key,
+        deferral.digest,
+        int(deferral.maybe),
+        deferral.attempts,
+        deferral.tries,
+        instant(deferral.gateway_since),
+        int(deferral.adopted),
+        lease.token if lease else None,
+        lease.owner if lease else None,
+        micros(lease.until) if lease else None,
+        instant(deferral.leased_at),
+        None,  # completed_at
+        deferral.last_error,
+        deferral.request_id,
+        task.json if task else None,
+        task.version if task else None,
+        task.state if task else None,
+        workspace,
+        size,
+        head,
+        deferral.priority if rank is None else rank,
+    )
 
 
 def brief(row: Row) -> Deferral:

@@ -11,7 +11,9 @@ from proxy.store import Ending
 SUPERSEDED: Final = "expired before it was delivered; a new request with its idempotency key took its place"
 LEASE_RAN_OUT: Final = "lease ran out"
 HOLDER_GONE: Final = "the proxy that held the lease is gone"
-UNHEARD: Final = frozenset({LEASE_RAN_OUT, HOLDER_GONE})
+LIFE_OVER: Final = "the life of its workspace that held the lease is over"
+SWITCHED: Final = "its workspace is reached in another way now"
+UNHEARD: Final = frozenset({LEASE_RAN_OUT, HOLDER_GONE, LIFE_OVER, SWITCHED})
 """Why a deferral was taken back from a holder that may have sent it and said nothing."""
 
 
@@ -39,3 +41,13 @@ def check_end(lease_token: str | None, ending: Ending) -> State:
     if ending.state in ACTIVE or (source, ending.state) not in EDGES:
         raise ValueError(f"{source} -> {ending.state} is no end of a deferral")
     return source
+
+
+def check_listing(workspace_id: str | None, caller: str | None) -> None:
+    """Refuse a listing that no index answers.
+
+    Raises:
+        ValueError: one caller's deferrals in all workspaces.
+    """
+    if caller is not None and workspace_id is None:
+        raise ValueError("a caller's deferrals are listed by workspace")

@@ -1,6 +1,6 @@
 """The store in plain dictionaries: the model of every other store, and the store of simulations in virtual time.
 
-Owns: workspaces, signs, restarts, tokens and decisions in memory (deferrals: `memory_queue`).
+Owns: workspaces, signs, restarts and tokens in memory (deferrals: `memory_queue`, the decision log: `memory_log`).
 Knows nothing of: threads, files, real time. What it holds survives `aclose` and `open`, as a disk would.
 
 Every call lets other tasks run once before it acts, as a real store does; the act itself is one step, so that each
@@ -11,10 +11,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 from proxy.core.decision import Decision
-from proxy.core.deferral import Deferral, Lease, State, StoredTask
+from proxy.core.deferral import Deferral, State, StoredTask
 from proxy.core.lifecycle import Desired
 from proxy.core.restart import OPEN_PHASES, Restart
 from proxy.core.workspace import Workspace
@@ -22,53 +21,27 @@ from proxy.store import (
     WORKSPACE_TOKEN,
     Ending,
     Enqueued,
+    LineOf,
     Placed,
     QueueLimits,
-    Requeue,
     Signs,
     Snapshot,
+    Sought,
     StoreFailure,
     TaskOf,
     TokenRecord,
-    Watch,
+    no_line,
     no_task,
 )
 from proxy.store.laws import check_new
+from proxy.store.memory_delivery import MemoryDelivery
+from proxy.store.memory_instants import CYCLED, LIVED, SIGNED, ahead, merged, opinions_after
+from proxy.store.memory_journal import MemoryJournal
+from proxy.store.memory_log import MemoryLog
 from proxy.store.memory_queue import MemoryQueues
 
-LIVED = (
-    "created_at",
-    "registered_at",
-    "started_at",
-    "ready_at",
-    "exited_at",
-    "announced_at",
-    "restart_started_at",
-    "restart_returned_at",
-    "stopped_at",
-    "abandoned_at",
-)
-SIGNED = ("last_sign_at", "last_heartbeat_at", "agent_down_at")
-CYCLED = ("started_at", "returned_at", "finished_at")
 
-
-def _ahead(row: object, names: Sequence[str], now: datetime) -> dict[str, Any]:
-    """The named instants of a record that are later than now, moved back to it."""
-    return {name: now for name in names if (getattr(row, name) or now) > now}
-
-
-def _opinions_after(workspace: Workspace, now: datetime) -> dict[str, Any]:
-    """The strikes and the verdict of a workspace where they are later than now, moved back to it."""
-    strikes, verdict = workspace.strikes, workspace.last_verdict
-    late: dict[str, Any] = {}
-    if strikes.first_at is not None and strikes.first_at > now:
-        late["strikes"] = replace(strikes, first_at=now)
-    if verdict is not None and verdict.at > now:
-        late["last_verdict"] = replace(verdict, at=now)
-    return late
-
-
-class MemoryStore:
+class MemoryStore(MemoryDelivery):
     """Keeps what `proxy.store.Store` promises, for as long as the object lives."""
 
     def __init__(self) -> None:
@@ -78,8 +51,8 @@ class MemoryStore:
         self._restarts: dict[tuple[str, int], Restart] = {}
         self._tokens: dict[str, TokenRecord] = {}
         self._queues = MemoryQueues()
-        self._decisions: dict[str, list[tuple[int, Decision]]] = {}
-        self._last_decision = 0
+        self._journal = MemoryJournal(self._queues)
+        self._log = MemoryLog()
 
     async def open(self) -> None:
         """See `Store.open`."""
@@ -132,7 +105,7 @@ class MemoryStore:
         self._put_token(token)
         self._workspaces[workspace.id] = workspace
         self._queues.add_workspace(workspace.id)
-        self._append(decision)
+        self._log.append(decision)
         return workspace
 
     async def replace(
@@ -167,7 +140,7 @@ class MemoryStore:
             del self._tokens[token_id]
         if restart is not None:
             self._restarts[restart.workspace_id, restart.generation] = restart
-        self._append(decision)
+        self._log.append(decision)
         return self._advance(workspace)
 
     def _is_current(self, workspace: Workspace) -> bool:
@@ -191,7 +164,7 @@ class MemoryStore:
             if (token.kind, token.name) != (WORKSPACE_TOKEN, workspace.id)
         }
         self._queues.cancel_all(workspace.id, at, reason)
-        self._append(decision)
+        self._log.append(decision)
         return True
 
     async def record_signs(self, signs: Mapping[str, Signs]) -> None:
@@ -200,29 +173,36 @@ class MemoryStore:
         await self._turn()
         for workspace_id, new in said.items():
             if workspace_id in self._workspaces:
-                self._signs[workspace_id] = _merge(self._signs.get(workspace_id, Signs()), new)
+                self._signs[workspace_id] = merged(self._signs.get(workspace_id, Signs()), new)
 
     async def amend(self, now: datetime, *, latest_try: datetime) -> int:
         """See `Store.amend`."""
         await self._turn()
         amended = self._queues.amend(now, latest_try)
         for workspace_id, workspace in self._workspaces.items():
-            if late := _ahead(workspace, LIVED, now) | _opinions_after(workspace, now):
+            if late := ahead(workspace, LIVED, now) | opinions_after(workspace, now):
                 self._workspaces[workspace_id] = replace(workspace, **late)
                 amended += 1
         for workspace_id, signs in self._signs.items():
-            if late := _ahead(signs, SIGNED, now):
+            if late := ahead(signs, SIGNED, now):
                 self._signs[workspace_id] = replace(signs, **late)
                 amended += 1
         for key, cycle in self._restarts.items():
-            if late := _ahead(cycle, CYCLED, now):
+            if late := ahead(cycle, CYCLED, now):
                 self._restarts[key] = replace(cycle, **late)
                 amended += 1
         return amended
 
     # Restarts
 
-    async def save_restart(self, restart: Restart, *, held_by: str | None, now: datetime | None = None) -> bool:
+    async def save_restart(
+        self,
+        restart: Restart,
+        *,
+        held_by: str | None,
+        now: datetime | None = None,
+        decision: Decision | None = None,
+    ) -> bool:
         """See `Store.save_restart`."""
         if held_by is None and now is None:
             raise ValueError("taking a restart over needs now, to know whether its lease ran out")
@@ -236,12 +216,22 @@ class MemoryStore:
             is_ours = known.lease_until is None or (now is not None and known.lease_until <= now)
         if is_ours:
             self._restarts[restart.workspace_id, restart.generation] = restart
+            self._log.append(decision)
         return is_ours
 
-    async def restarts(self, workspace_id: str, *, limit: int) -> Sequence[Restart]:
+    async def restart(self, workspace_id: str, generation: int) -> Restart | None:
+        """See `Store.restart`."""
+        await self._turn()
+        return self._restarts.get((workspace_id, generation))
+
+    async def restarts(self, workspace_id: str, *, limit: int, before: int | None = None) -> Sequence[Restart]:
         """See `Store.restarts`."""
         await self._turn()
-        found = [cycle for cycle in self._restarts.values() if cycle.workspace_id == workspace_id]
+        found = [
+            cycle
+            for cycle in self._restarts.values()
+            if cycle.workspace_id == workspace_id and (before is None or cycle.generation < before)
+        ]
         return sorted(found, key=lambda cycle: -cycle.generation)[:limit]
 
     # Tokens
@@ -273,6 +263,7 @@ class MemoryStore:
         limits: QueueLimits,
         decision: Decision | None = None,
         expired_task: TaskOf = no_task,
+        expired_line: LineOf = no_line,
     ) -> Enqueued:
         """See `Store.enqueue`."""
         await self._turn()
@@ -281,8 +272,10 @@ class MemoryStore:
         if workspace is None or workspace.desired is Desired.REMOVED:
             return Enqueued(placed=Placed.GONE, deferral=None, depth=0)
         placed = self._queues.enqueue(deferral, limits, expired_task)
+        if placed.expired is not None:
+            self._log.append(expired_line(placed.expired))
         if placed.placed is Placed.INSERTED:
-            self._append(decision)
+            self._log.append(decision)
         return placed
 
     async def deferral(self, deferral_id: str) -> Deferral | None:
@@ -290,27 +283,27 @@ class MemoryStore:
         await self._turn()
         return self._queues.get(deferral_id)
 
+    async def brief(self, deferral_id: str) -> Deferral | None:
+        """See `Store.brief`."""
+        await self._turn()
+        return self._queues.brief(deferral_id)
+
     async def deferral_of_task(self, workspace_id: str, task_id: str) -> Deferral | None:
         """See `Store.deferral_of_task`."""
         await self._turn()
         return self._queues.of_task(workspace_id, task_id)
 
     async def deferrals(
-        self, *, workspace_id: str | None = None, states: Sequence[State] = (), limit: int = 100
+        self,
+        *,
+        workspace_id: str | None = None,
+        states: Sequence[State] = (),
+        caller: str | None = None,
+        limit: int = 100,
     ) -> Sequence[Deferral]:
         """See `Store.deferrals`."""
         await self._turn()
-        return self._queues.listed(workspace_id, states, limit)
-
-    async def claim(self, workspace_id: str, *, leases: Sequence[Lease], now: datetime) -> Sequence[Deferral]:
-        """See `Store.claim`."""
-        await self._turn()
-        return self._queues.claim(workspace_id, leases, now)
-
-    async def extend(self, deferral_id: str, lease_token: str, *, until: datetime) -> bool:
-        """See `Store.extend`."""
-        await self._turn()
-        return self._queues.extend(deferral_id, lease_token, until)
+        return self._queues.listed(workspace_id, states, caller, limit)
 
     async def finish(
         self, deferral_id: str, lease_token: str | None, ending: Ending, *, decision: Decision | None = None
@@ -319,7 +312,7 @@ class MemoryStore:
         await self._turn()
         ended = self._queues.finish(deferral_id, lease_token, ending)
         if ended is not None:
-            self._append(decision)
+            self._log.append(decision)
         return ended
 
     async def redrive(
@@ -339,105 +332,27 @@ class MemoryStore:
             return None
         back = self._queues.redrive(deferral_id, now, expires_at, task)
         if back is not None:
-            self._append(decision)
+            self._log.append(decision)
         return back
 
-    async def learn_task(self, deferral_id: str, lease_token: str, upstream_task_id: str, task: StoredTask) -> bool:
-        """See `Store.learn_task`."""
-        await self._turn()
-        return self._queues.learn_task(deferral_id, lease_token, upstream_task_id, task)
-
-    async def update_task(self, deferral_id: str, task: StoredTask) -> bool:
-        """See `Store.update_task`."""
-        await self._turn()
-        return self._queues.update_task(deferral_id, task)
-
-    async def release(self, deferral_id: str, lease_token: str, requeue: Requeue) -> bool:
-        """See `Store.release`."""
-        await self._turn()
-        return self._queues.release(deferral_id, lease_token, requeue)
-
-    async def hasten(self, workspace_id: str, now: datetime) -> None:
-        """See `Store.hasten`."""
-        await self._turn()
-        self._queues.hasten(workspace_id, now)
-
-    async def release_expired(self, now: datetime) -> Sequence[Watch]:
-        """See `Store.release_expired`."""
-        await self._turn()
-        return self._queues.release_expired(now)
-
-    async def release_owned(self, owner: str, now: datetime) -> Sequence[Watch]:
-        """See `Store.release_owned`."""
-        await self._turn()
-        return self._queues.release_owned(owner, now)
-
-    async def due(self, now: datetime, *, limit: int) -> Sequence[str]:
-        """See `Store.due`."""
-        await self._turn()
-        return self._queues.due(now, limit)
-
-    async def overdue(self, now: datetime, *, limit: int) -> Sequence[Deferral]:
-        """See `Store.overdue`."""
-        await self._turn()
-        return self._queues.overdue(now, limit)
-
-    async def stale(self, *, before: datetime, workspace_id: str | None = None, limit: int) -> Sequence[Deferral]:
-        """See `Store.stale`."""
-        await self._turn()
-        return self._queues.stale(before, workspace_id, limit)
-
-    async def purge(self, *, ended_before: datetime, limit: int) -> int:
-        """See `Store.purge`."""
-        await self._turn()
-        return self._queues.purge(ended_before, limit)
-
     # Decision log
-
-    def _append(self, decision: Decision | None) -> None:
-        if decision is not None:
-            self._last_decision += 1
-            self._decisions.setdefault(decision.workspace_id, []).append((self._last_decision, decision))
 
     async def log(self, decisions: Sequence[Decision]) -> None:
         """See `Store.log`."""
         await self._turn()
         for decision in decisions:
-            self._append(decision)
+            self._log.append(decision)
 
     async def decisions(self, workspace_id: str, *, limit: int) -> Sequence[Decision]:
         """See `Store.decisions`."""
+        return await self.sought(Sought(workspace_id=workspace_id), limit=limit)
+
+    async def sought(self, sought: Sought, *, limit: int) -> Sequence[Decision]:
+        """See `Store.sought`."""
         await self._turn()
-        return [decision for _, decision in reversed(self._decisions.get(workspace_id, []))][:limit]
+        return self._log.sought(sought, limit)
 
     async def trim_decisions(self, *, before: datetime, rows: int) -> int:
         """See `Store.trim_decisions`."""
         await self._turn()
-        trimmed = 0
-        for workspace_id, logged in self._decisions.items():
-            young = [entry for entry in logged if entry[1].at >= before]
-            kept = young[-rows:] if rows > 0 else young
-            trimmed += len(logged) - len(kept)
-            self._decisions[workspace_id] = kept
-        return trimmed
-
-
-def _merge(known: Signs, new: Signs) -> Signs:
-    last_sign_at = _later(known.last_sign_at, new.last_sign_at)
-    agent_down_at = _later(known.agent_down_at, new.agent_down_at)
-    if agent_down_at is not None and last_sign_at is not None and last_sign_at > agent_down_at:
-        agent_down_at = None
-    return Signs(
-        last_sign_at=last_sign_at,
-        last_heartbeat_at=_later(known.last_heartbeat_at, new.last_heartbeat_at),
-        agent_down_at=agent_down_at,
-        active_tasks=known.active_tasks if new.active_tasks is None else new.active_tasks,
-        max_concurrent=known.max_concurrent if new.max_concurrent is None else new.max_concurrent,
-        progress=known.progress if new.progress is None else new.progress,
-    )
-
-
-def _later(one: datetime | None, other: datetime | None) -> datetime | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return max(one, other)
+        return self._log.trim(before, rows)

@@ -4,13 +4,14 @@ Owns: the rows, and every rule about them said as directly as it can be: heads, 
 rows each time, never stored, so that no forgotten update can hide. Knows nothing of: asyncio, workspaces' own state.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from proxy.core.deferral import ACTIVE, Deferral, Lease, State, StoredRequest, StoredTask
+from proxy.core.deferral import ACTIVE, POLLED, Deferral, Lease, State, StoredRequest, StoredTask
 from proxy.store import Ending, Enqueued, Placed, QueueLimits, QueueSize, Requeue, StoreFailure, TaskOf, Watch
-from proxy.store.laws import HOLDER_GONE, LEASE_RAN_OUT, SUPERSEDED, check_end
+from proxy.store.laws import HOLDER_GONE, LEASE_RAN_OUT, SUPERSEDED, check_end, check_listing
+from proxy.store.outlook import Outlook
 
 
 class MemoryQueues:
@@ -31,17 +32,27 @@ class MemoryQueues:
         """One row."""
         return self._rows.get(deferral_id)
 
+    def brief(self, deferral_id: str) -> Deferral | None:
+        """One row without its body."""
+        row = self._rows.get(deferral_id)
+        return None if row is None else _brief(row)
+
     def of_task(self, workspace_id: str, task_id: str) -> Deferral | None:
         """The latest of that provisional task id."""
         found = [row for row in self._rows.values() if (row.workspace_id, row.task_id) == (workspace_id, task_id)]
         return max(found, key=lambda row: row.seq, default=None)
 
-    def listed(self, workspace_id: str | None, states: Sequence[State], limit: int) -> list[Deferral]:
+    def listed(
+        self, workspace_id: str | None, states: Sequence[State], caller: str | None, limit: int
+    ) -> list[Deferral]:
         """The newest first, brief."""
+        check_listing(workspace_id, caller)
         found = [
             row
             for row in self._rows.values()
-            if workspace_id in {None, row.workspace_id} and (not states or row.state in states)
+            if workspace_id in {None, row.workspace_id}
+            and (not states or row.state in states)
+            and caller in {None, row.caller}
         ]
         found.sort(key=lambda row: -row.seq)
         return [_brief(row) for row in found[:limit]]
@@ -98,7 +109,7 @@ class MemoryQueues:
             placed = Placed.JOINED if known.digest == deferral.digest else Placed.CONFLICT
             depth = size.rows - (expired is not None)
             self._end_expired(expired)
-            return Enqueued(placed=placed, deferral=known, depth=depth, expired=expired)
+            return Enqueued(placed=placed, deferral=known, depth=depth, expired=expired, seq=known.seq)
         if expired is not None:
             size = QueueSize(rows=size.rows - 1, bytes=size.bytes - expired.size)
         placed = Placed.INSERTED
@@ -117,7 +128,7 @@ class MemoryQueues:
         new = replace(deferral, seq=self._seq)
         self._rows[new.id] = new
         self._active[new.workspace_id][new.id] = None
-        return Enqueued(placed=placed, deferral=new, depth=size.rows + 1, expired=expired)
+        return Enqueued(placed=placed, deferral=deferral, depth=size.rows + 1, expired=expired, seq=new.seq)
 
     def _rows_of_caller(self, new: Deferral) -> int:
         if new.caller is None:
@@ -154,31 +165,38 @@ class MemoryQueues:
 
     # Leases
 
-    def claim(self, workspace_id: str, leases: Sequence[Lease], now: datetime) -> list[Deferral]:
+    def claim(self, workspace_id: str, leases: Sequence[Lease], now: datetime, most_bytes: int) -> list[Deferral]:
         """See `Store.claim`."""
         ordered = sorted(self._claimable(workspace_id, now), key=lambda ranked: (-ranked[0], ranked[1].seq))
-        claimed = []
+        claimed: list[Deferral] = []
         for (_, row), lease in zip(ordered, leases, strict=False):
+            if 0 < most_bytes <= sum(each.size for each in claimed):
+                break
             leased = replace(row, state=State.LEASED, lease=lease, leased_at=now, tries=row.tries + 1)
             self._put(leased)
             claimed.append(leased)
         return claimed
 
-    def _leased(self, deferral_id: str, lease_token: str) -> Deferral | None:
+    def leased(self, deferral_id: str, lease_token: str) -> Deferral | None:
+        """The row, if it is leased under that token."""
         row = self._rows.get(deferral_id)
         return row if row is not None and row.lease is not None and row.lease.token == lease_token else None
 
     def extend(self, deferral_id: str, lease_token: str, until: datetime) -> bool:
         """See `Store.extend`."""
-        row = self._leased(deferral_id, lease_token)
+        row = self.leased(deferral_id, lease_token)
         if row is None or row.lease is None:
             return False
         self._put(replace(row, lease=replace(row.lease, until=until)))
         return True
 
+    def learn(self, deferral_id: str, change: Callable[[Deferral], Deferral]) -> None:
+        """Keep what became known of a leased row."""
+        self._put(change(self._rows[deferral_id]))
+
     def learn_task(self, deferral_id: str, lease_token: str, upstream_task_id: str, task: StoredTask) -> bool:
         """See `Store.learn_task`."""
-        row = self._leased(deferral_id, lease_token)
+        row = self.leased(deferral_id, lease_token)
         if row is None:
             return False
         self._put(replace(row, upstream_task_id=upstream_task_id, task=task))
@@ -194,7 +212,7 @@ class MemoryQueues:
 
     def release(self, deferral_id: str, lease_token: str, requeue: Requeue) -> bool:
         """See `Store.release`."""
-        row = self._leased(deferral_id, lease_token)
+        row = self.leased(deferral_id, lease_token)
         if row is None:
             return False
         self._put(
@@ -212,10 +230,11 @@ class MemoryQueues:
         )
         return True
 
-    def hasten(self, workspace_id: str, now: datetime) -> None:
+    def hasten(self, workspace_id: str, now: datetime, *, turned_away: bool) -> None:
         """See `Store.hasten`."""
         for _, row in tuple(self._heads(workspace_id)):
-            if row.state is State.QUEUED and row.next_attempt_at > now and row.gateway_since is None:
+            waits = row.state is State.QUEUED and row.next_attempt_at > now
+            if waits and (turned_away or row.gateway_since is None):
                 self._put(replace(row, next_attempt_at=now))
 
     def amend(self, now: datetime, latest_try: datetime) -> int:
@@ -234,9 +253,28 @@ class MemoryQueues:
     def release_owned(self, owner: str, now: datetime) -> list[Watch]:
         """See `Store.release_owned`."""
         owned = [row for row in self._rows.values() if row.lease and row.lease.owner == owner]
-        return self._take_back(sorted(owned, key=lambda row: row.seq), HOLDER_GONE, now)
+        return self._take_back(sorted(owned, key=lambda row: row.seq), HOLDER_GONE, now, counted=False)
 
-    def _take_back(self, found: Sequence[Deferral], error: str, now: datetime) -> list[Watch]:
+    def release_polled(self, workspace_id: str, but: str | None, error: str, now: datetime) -> list[Watch]:
+        """See `Store.release_polled`."""
+        held = [
+            row
+            for row in self._active_of(workspace_id)
+            if row.lease and row.lease.owner.startswith(POLLED) and row.lease.owner != but
+        ]
+        return self._take_back(sorted(held, key=lambda row: row.seq), error, now)
+
+    def outlook(self, workspace_id: str, now: datetime) -> Outlook:
+        """See `Store.outlook`."""
+        ends = [row.lease.until for row in self._active_of(workspace_id) if row.lease]
+        due = [
+            row.next_attempt_at
+            for _, row in self._heads(workspace_id)
+            if row.state is State.QUEUED and now < row.next_attempt_at < row.expires_at
+        ]
+        return Outlook(leased=len(ends), due_at=min(due, default=None), lease_ends_at=min(ends, default=None))
+
+    def _take_back(self, found: Sequence[Deferral], error: str, now: datetime, *, counted: bool = True) -> list[Watch]:
         for row in found:
             self._put(
                 replace(
@@ -245,6 +283,7 @@ class MemoryQueues:
                     lease=None,
                     adopted=False,
                     maybe=True,
+                    attempts=row.attempts + counted,
                     next_attempt_at=now,
                     last_error=error,
                 )
@@ -256,7 +295,7 @@ class MemoryQueues:
     def finish(self, deferral_id: str, lease_token: str | None, ending: Ending) -> Deferral | None:
         """See `Store.finish`."""
         source = check_end(lease_token, ending)
-        row = self._rows.get(deferral_id) if lease_token is None else self._leased(deferral_id, lease_token)
+        row = self._rows.get(deferral_id) if lease_token is None else self.leased(deferral_id, lease_token)
         if row is None or row.state is not source:
             return None
         ended = replace(
@@ -335,7 +374,7 @@ class MemoryQueues:
         found = []
         for each in self._active if workspace_id is None else [workspace_id]:
             aged = [row for row in self._active_of(each) if row.state is State.QUEUED and row.enqueued_at < before]
-            found += sorted(aged, key=lambda row: (row.enqueued_at, row.seq))
+            found += sorted(aged, key=lambda row: row.seq)
         return [_brief(row) for row in found[:limit]]
 
     def purge(self, ended_before: datetime, limit: int) -> int:

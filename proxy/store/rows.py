@@ -97,6 +97,7 @@ def workspace_values(workspace: Workspace) -> dict[str, Value]:
         "last_verdict": verdict.verdict if verdict else None,
         "last_verdict_rule": verdict.rule if verdict else None,
         "last_verdict_at": instant(verdict.at) if verdict else None,
+        "past_boots": _json(workspace.past_boots or None),
     }
 
 
@@ -137,6 +138,7 @@ def workspace(row: Row) -> Workspace:
         offline_rule=next(column),
         strikes=Strikes(count=next(column), first_at=from_instant(next(column))),
         last_verdict=_last_verdict(column),
+        past_boots=tuple(_from_json(next(column)) or ()),
     )
 
 
@@ -145,17 +147,19 @@ def _last_verdict(column: Iterator[Any]) -> LastVerdict | None:
     return None if at is None else LastVerdict(verdict=verdict, rule=rule, at=from_micros(at))
 
 
-def signs_values(workspace_id: str, signs: Signs) -> dict[str, Value]:
-    """What is to be merged into one workspace's signs of life."""
-    return {
-        "id": workspace_id,
-        "last_sign_at": instant(signs.last_sign_at),
-        "last_heartbeat_at": instant(signs.last_heartbeat_at),
-        "agent_down_at": instant(signs.agent_down_at),
-        "active_tasks": signs.active_tasks,
-        "max_concurrent": signs.max_concurrent,
-        "progress": signs.progress,
-    }
+def signs_row(number: int, signs: Signs) -> tuple[Value, ...]:
+    """What is to be merged into one workspace's signs of life, in the order of the statement: thousands at once."""
+    sign, heartbeat = signs.last_sign_at, signs.last_heartbeat_at
+    signed_at = instant(sign)
+    return (
+        number,
+        signed_at,
+        signed_at if heartbeat is sign else instant(heartbeat),
+        instant(signs.agent_down_at),
+        signs.active_tasks,
+        signs.max_concurrent,
+        signs.progress,
+    )
 
 
 def signs(row: Row) -> tuple[str, Signs]:
@@ -256,21 +260,20 @@ def decision_values(decision: Decision) -> dict[str, Value]:
 
 
 def decision(row: Row) -> Decision:
-    """From `{decision}`."""
-    workspace_id, at, made_by, action, verdict, rule, policy, evidence, request_id, receipt, incarnation, generation = (
-        row
-    )
+    """From the id and `{decision}`."""
+    column = iter(row)
     return Decision(
-        workspace_id=workspace_id,
-        at=from_micros(at),
-        trigger=log.Trigger(made_by),
-        action=action,
-        verdict=verdict,
-        rule=rule,
-        policy=policy,
-        evidence=_from_json(evidence),
-        request_id=request_id,
-        receipt=receipt,
-        incarnation=incarnation,
-        generation=generation,
+        id=next(column),
+        workspace_id=next(column),
+        at=from_micros(next(column)),
+        trigger=log.Trigger(next(column)),
+        action=next(column),
+        verdict=next(column),
+        rule=next(column),
+        policy=next(column),
+        evidence=_from_json(next(column)),
+        request_id=next(column),
+        receipt=next(column),
+        incarnation=next(column),
+        generation=next(column),
     )

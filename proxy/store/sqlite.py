@@ -14,36 +14,51 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import aiosqlite
 
+from proxy.clock import stopwatch
 from proxy.core.decision import Decision
 from proxy.core.deferral import Deferral, Lease, State, StoredTask
 from proxy.core.restart import Restart
+from proxy.core.tally import Distribution
 from proxy.core.workspace import Workspace
 from proxy.store import (
     Ending,
     Enqueued,
+    LineOf,
     QueueLimits,
     Requeue,
     Signs,
     Snapshot,
+    Sought,
     StoreFailure,
     TaskOf,
     TokenRecord,
     Watch,
     migrations,
+    no_line,
     no_task,
     sqlite_engine,
     sqlite_schema,
 )
+from proxy.store.journal import Appended, Events, JournalEvent, JournalLimits
 from proxy.store.lock_file import LockFile
-from proxy.store.units import Unit, deferrals, delivery, instants, log, workspaces
-from proxy.store.writer import Done, Failed, GroupWriter, MakeUnit
+from proxy.store.outlook import Outlook
+from proxy.store.units import MakeUnit, Unit, deferrals, delivery, instants, journal, log, workspaces
+from proxy.store.units.crowds import Enqueue
+from proxy.store.writer import Done, Failed, GroupWriter
 
 T = TypeVar("T")
+
+COMMIT_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+COMMIT_UNITS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+SIGNS_AT_ONCE: Final = 2500
+"""Signs of life in one unit of work, for the same reason: some 20 ms of work."""
 
 CHUNK: Final = 500
 """Rows that one unit of work deletes at most, so that no caller waits long behind a purge."""
@@ -69,6 +84,8 @@ class SqliteStore:
         self._connection: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._writer: GroupWriter | None = None
+        self._numbers: dict[str, int] = {}
+        self._commits = (Distribution(COMMIT_SECONDS), Distribution(COMMIT_UNITS))
 
     async def open(self) -> None:
         """See `Store.open`; also raises `in_use`, `missing`, `readonly`, `corrupt`, `changed`, `outdated`."""
@@ -96,6 +113,10 @@ class SqliteStore:
             self._path, timeout=self._busy_timeout, isolation_level=None, cached_statements=256
         )
 
+    def commits(self) -> tuple[Distribution, Distribution]:
+        """How many seconds commits took, and how many units of work each had."""
+        return self._commits
+
     async def aclose(self) -> None:
         """See `Store.aclose`."""
         if self._writer is not None:
@@ -118,7 +139,13 @@ class SqliteStore:
         connection = self._connection
         if connection is None:
             raise StoreFailure("closed", "the store is not open")
-        return await _on_thread(connection, partial(sqlite_engine.write_batch, batch=batch, path=self._path))
+        began = stopwatch()
+        try:
+            return await _on_thread(connection, partial(sqlite_engine.write_batch, batch=batch, path=self._path))
+        finally:
+            seconds, units = self._commits
+            seconds.observe(stopwatch() - began)
+            units.observe(len(batch))
 
     async def _write(self, make: Callable[[], Unit[T]]) -> T:
         if self._writer is None:
@@ -194,7 +221,14 @@ class SqliteStore:
 
     async def record_signs(self, signs: Mapping[str, Signs]) -> None:
         """See `Store.record_signs`."""
-        await self._write(partial(workspaces.record_signs, dict(signs)))
+        unmet = [name for name in signs if name not in self._numbers]
+        if unmet:
+            self._numbers.update(await self._read(partial(workspaces.numbers, unmet)))
+        numbered = [(number, each) for name, each in signs.items() if (number := self._numbers.get(name)) is not None]
+        # In the order of their rows, so that those of one page are written together.
+        numbered.sort(key=itemgetter(0))
+        for start in range(0, len(numbered), SIGNS_AT_ONCE):
+            await self._write(partial(workspaces.record_signs, numbered[start : start + SIGNS_AT_ONCE]))
 
     async def amend(self, now: datetime, *, latest_try: datetime) -> int:
         """See `Store.amend`."""
@@ -202,13 +236,24 @@ class SqliteStore:
 
     # Restarts
 
-    async def save_restart(self, restart: Restart, *, held_by: str | None, now: datetime | None = None) -> bool:
+    async def save_restart(
+        self,
+        restart: Restart,
+        *,
+        held_by: str | None,
+        now: datetime | None = None,
+        decision: Decision | None = None,
+    ) -> bool:
         """See `Store.save_restart`."""
-        return await self._write(partial(workspaces.save_restart, restart, held_by, now))
+        return await self._write(partial(workspaces.save_restart, restart, held_by, now, decision))
 
-    async def restarts(self, workspace_id: str, *, limit: int) -> Sequence[Restart]:
+    async def restart(self, workspace_id: str, generation: int) -> Restart | None:
+        """See `Store.restart`."""
+        return await self._read(partial(workspaces.restart, workspace_id, generation))
+
+    async def restarts(self, workspace_id: str, *, limit: int, before: int | None = None) -> Sequence[Restart]:
         """See `Store.restarts`."""
-        return await self._read(partial(workspaces.restarts, workspace_id, limit))
+        return await self._read(partial(workspaces.restarts, workspace_id, limit, before))
 
     # Tokens
 
@@ -229,27 +274,45 @@ class SqliteStore:
         limits: QueueLimits,
         decision: Decision | None = None,
         expired_task: TaskOf = no_task,
+        expired_line: LineOf = no_line,
     ) -> Enqueued:
         """See `Store.enqueue`."""
-        return await self._write(partial(deferrals.enqueue, deferral, limits, decision, expired_task))
+        return await self._write(Enqueue(deferral, limits, decision, expired_task, expired_line))
 
     async def deferral(self, deferral_id: str) -> Deferral | None:
         """See `Store.deferral`."""
         return await self._read(partial(deferrals.deferral, deferral_id))
+
+    async def brief(self, deferral_id: str) -> Deferral | None:
+        """See `Store.brief`."""
+        return await self._read(partial(deferrals.brief, deferral_id))
 
     async def deferral_of_task(self, workspace_id: str, task_id: str) -> Deferral | None:
         """See `Store.deferral_of_task`."""
         return await self._read(partial(deferrals.deferral_of_task, workspace_id, task_id))
 
     async def deferrals(
-        self, *, workspace_id: str | None = None, states: Sequence[State] = (), limit: int = 100
+        self,
+        *,
+        workspace_id: str | None = None,
+        states: Sequence[State] = (),
+        caller: str | None = None,
+        limit: int = 100,
     ) -> Sequence[Deferral]:
         """See `Store.deferrals`."""
-        return await self._read(partial(deferrals.deferrals, workspace_id, tuple(states), limit))
+        return await self._read(partial(deferrals.deferrals, workspace_id, tuple(states), caller, limit))
 
-    async def claim(self, workspace_id: str, *, leases: Sequence[Lease], now: datetime) -> Sequence[Deferral]:
+    async def claim(
+        self,
+        workspace_id: str,
+        *,
+        leases: Sequence[Lease],
+        now: datetime,
+        line: LineOf = no_line,
+        most_bytes: int = 0,
+    ) -> Sequence[Deferral]:
         """See `Store.claim`."""
-        return await self._write(partial(delivery.claim, workspace_id, tuple(leases), now))
+        return await self._write(partial(delivery.claim, workspace_id, tuple(leases), now, line, most_bytes))
 
     async def extend(self, deferral_id: str, lease_token: str, *, until: datetime) -> bool:
         """See `Store.extend`."""
@@ -281,17 +344,27 @@ class SqliteStore:
         """See `Store.update_task`."""
         return await self._write(partial(delivery.update_task, deferral_id, task))
 
-    async def release(self, deferral_id: str, lease_token: str, requeue: Requeue) -> bool:
+    async def release(
+        self, deferral_id: str, lease_token: str, requeue: Requeue, *, decision: Decision | None = None
+    ) -> bool:
         """See `Store.release`."""
-        return await self._write(partial(delivery.release, deferral_id, lease_token, requeue))
+        return await self._write(partial(delivery.release, deferral_id, lease_token, requeue, decision))
 
-    async def hasten(self, workspace_id: str, now: datetime) -> None:
+    async def hasten(self, workspace_id: str, now: datetime, *, turned_away: bool = False) -> None:
         """See `Store.hasten`."""
-        await self._write(partial(delivery.hasten, workspace_id, now))
+        await self._write(partial(delivery.hasten, workspace_id, now, turned_away=turned_away))
 
     async def release_expired(self, now: datetime) -> Sequence[Watch]:
         """See `Store.release_expired`."""
         return await self._write(partial(delivery.release_expired, now))
+
+    async def release_polled(self, workspace_id: str, *, but: str | None, error: str, now: datetime) -> Sequence[Watch]:
+        """See `Store.release_polled`."""
+        return await self._write(partial(delivery.release_polled, workspace_id, but, error, now))
+
+    async def outlook(self, workspace_id: str, now: datetime) -> Outlook:
+        """See `Store.outlook`."""
+        return await self._read(partial(delivery.outlook, workspace_id, now))
 
     async def release_owned(self, owner: str, now: datetime) -> Sequence[Watch]:
         """See `Store.release_owned`."""
@@ -313,6 +386,22 @@ class SqliteStore:
         """See `Store.purge`."""
         return await self._chunks(partial(delivery.purge, ended_before), limit)
 
+    # Stream journal
+
+    async def append_events(
+        self, deferral_id: str, lease_token: str, events: Events, *, until: datetime, limits: JournalLimits
+    ) -> Appended | None:
+        """See `Journal.append_events`."""
+        return await self._write(partial(journal.append, deferral_id, lease_token, events, until, limits))
+
+    async def journal_size(self, deferral_id: str) -> int:
+        """See `Journal.journal_size`."""
+        return await self._read(partial(journal.size, deferral_id))
+
+    async def journal(self, deferral_id: str, *, after: int = 0, limit: int = 100) -> Sequence[JournalEvent]:
+        """See `Journal.journal`."""
+        return await self._read(partial(journal.read, deferral_id, after, limit))
+
     # Decision log
 
     async def log(self, decisions: Sequence[Decision]) -> None:
@@ -322,6 +411,10 @@ class SqliteStore:
     async def decisions(self, workspace_id: str, *, limit: int) -> Sequence[Decision]:
         """See `Store.decisions`."""
         return await self._read(partial(log.decisions, workspace_id, limit))
+
+    async def sought(self, sought: Sought, *, limit: int) -> Sequence[Decision]:
+        """See `Store.sought`."""
+        return await self._read(partial(log.sought, sought, limit))
 
     async def trim_decisions(self, *, before: datetime, rows: int) -> int:
         """See `Store.trim_decisions`; each batch of deletions is a commit of its own."""

@@ -20,11 +20,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from proxy.store import StoreFailure
-from proxy.store.units import Unit
+from proxy.store.units import MakeUnit, Unit
 
 T = TypeVar("T")
-
-MakeUnit = Callable[[], Unit[Any]]
 
 
 @dataclass(frozen=True, slots=True)

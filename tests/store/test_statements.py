@@ -34,34 +34,72 @@ def plan(database: sqlite3.Connection, name: str) -> list[str]:
     ]
 
 
+COMPLETED_BY_KEY = (
+    "SEARCH d USING INDEX deferrals_key_completed (workspace=? AND caller=? AND idempotency_key=? AND completed_at>?)"
+)
+
+
 @pytest.mark.parametrize(
     ("name", "step"),
     [
         ("claimable", "SEARCH deferrals USING COVERING INDEX deferrals_claim (workspace=? AND state=? AND head=?)"),
         (
             "due",
-            "SEARCH d USING COVERING INDEX deferrals_due (workspace=? AND state=? AND head=? AND next_attempt_at<?)",
+            "SEARCH d USING COVERING INDEX deferrals_claim (workspace=? AND state=? AND head=?)",
         ),
+        (
+            "hasten",
+            "SEARCH deferrals USING INDEX deferrals_put_off (workspace=? AND state=? AND head=? AND next_attempt_at>?)",
+        ),
+        (
+            "due_at",
+            "SEARCH deferrals USING INDEX deferrals_put_off (workspace=? AND state=? AND head=? AND next_attempt_at>?)",
+        ),
+        ("end", "SEARCH deferrals USING INDEX sqlite_autoindex_deferrals_1 (id=?)"),
+        ("lease", "SEARCH deferrals USING INTEGER PRIMARY KEY (rowid=?)"),
+        ("list_of", "SEARCH deferrals USING COVERING INDEX deferrals_queue (workspace=? AND state=?)"),
+        ("active_of_caller", "SEARCH deferrals USING INDEX deferrals_key (workspace=? AND caller=?)"),
+        ("ended_of_caller", "SEARCH deferrals USING INDEX deferrals_ended_of (workspace=? AND caller=?)"),
+        ("active_ids", "SEARCH deferrals USING COVERING INDEX deferrals_queue (workspace=? AND state=?)"),
+        (
+            "known_keys",
+            "SEARCH d USING INDEX deferrals_key (workspace=? AND caller=? AND idempotency_key=?)",
+        ),
+        ("known_keys", COMPLETED_BY_KEY),
+        ("take_queues", "SEARCH w USING INDEX sqlite_autoindex_workspaces_1 (id=?)"),
+        ("grow_queues", "SEARCH queue_sizes USING INTEGER PRIMARY KEY (rowid=?)"),
+        ("heads_of_contexts", "SEARCH d USING INDEX deferrals_context_head (context_id=? AND workspace=?)"),
+        ("rows_of_callers", "SEARCH d USING INDEX deferrals_key (workspace=? AND caller=?)"),
+        ("leases_of", "SEARCH deferrals USING INDEX deferrals_queue (workspace=? AND state=?)"),
+        ("leases_polled", "SEARCH deferrals USING INDEX deferrals_queue (workspace=? AND state=?)"),
+        ("journal", "SEARCH j USING INDEX sqlite_autoindex_stream_journal_1 (deferral=? AND sequence>?)"),
         ("leases_over", "SEARCH deferrals USING INDEX deferrals_leases (state=? AND lease_until<?)"),
         ("overdue", "SEARCH deferrals USING COVERING INDEX deferrals_overdue (state=? AND expires_at<?)"),
-        ("deferral_of_task", "SEARCH d USING INDEX deferrals_task (workspace=? AND task_id=?)"),
+        ("deferral_of_task", "SEARCH d USING INDEX deferrals_task (task_id=? AND workspace=?)"),
         ("purge", "SEARCH deferrals USING COVERING INDEX deferrals_ended (completed_at<?)"),
         ("decisions", "SEARCH decisions USING INDEX decisions_workspace (workspace_id=?)"),
+        ("decisions_sought", "SEARCH decisions USING INTEGER PRIMARY KEY (rowid<?)"),
+        ("decisions_of", "SEARCH decisions USING INDEX decisions_workspace (workspace_id=? AND id<?)"),
+        ("decisions_of_request", "SEARCH decisions USING INDEX decisions_request (request_id=? AND id<?)"),
+        ("decisions_of_receipt", "SEARCH decisions USING INDEX decisions_receipt (receipt=? AND id<?)"),
+        (
+            "decisions_of_generation",
+            "SEARCH decisions USING INDEX decisions_generation (workspace_id=? AND generation=? AND id<?)",
+        ),
+        ("restart", "SEARCH r USING INDEX sqlite_autoindex_restarts_1 (workspace=? AND generation=?)"),
+        ("restarts_of", "SEARCH r USING INDEX sqlite_autoindex_restarts_1 (workspace=? AND generation<?)"),
         ("trim_old", "SEARCH decisions USING COVERING INDEX decisions_age (at<?)"),
         ("trim_beyond", "SEARCH decisions USING COVERING INDEX decisions_workspace (workspace_id=? AND id<?)"),
         (
             "active_of_key",
             "SEARCH deferrals USING INDEX deferrals_key (workspace=? AND caller=? AND idempotency_key=?)",
         ),
-        ("head_of_context", "SEARCH deferrals USING INDEX deferrals_context_head (workspace=? AND context_id=?)"),
-        ("top_of_context", "SEARCH deferrals USING INDEX deferrals_context_priority (workspace=? AND context_id=?)"),
-        (
-            "first_of_context",
-            "SEARCH deferrals USING INDEX deferrals_context (workspace=? AND context_id=? AND state=?)",
-        ),
-        ("nth_of_caller", "SEARCH deferrals USING INDEX deferrals_caller (workspace=? AND caller=?)"),
-        ("stale_of", "SEARCH deferrals USING COVERING INDEX deferrals_age (workspace=? AND state=? AND enqueued_at<?)"),
-        ("stale", "SEARCH d USING COVERING INDEX deferrals_age (workspace=? AND state=? AND enqueued_at<?)"),
+        ("head_of_context", "SEARCH deferrals USING INDEX deferrals_context_head (context_id=? AND workspace=?)"),
+        ("top_of_context", "SEARCH deferrals USING INDEX deferrals_context_priority (context_id=? AND workspace=?)"),
+        ("next_of_context", "SEARCH deferrals USING INDEX deferrals_context (context_id=? AND workspace=?)"),
+        ("nth_of_caller", "SEARCH deferrals USING INDEX deferrals_key (workspace=? AND caller=?)"),
+        ("stale_of", "SEARCH deferrals USING COVERING INDEX deferrals_queue (workspace=? AND state=?)"),
+        ("stale", "SEARCH d USING COVERING INDEX deferrals_queue (workspace=? AND state=?)"),
         ("watches_completed", "SEARCH d USING INDEX deferrals_ended (completed_at>?)"),
     ],
 )
@@ -87,7 +125,10 @@ READS_ALL = {
 
 @pytest.mark.parametrize("name", sorted(CATALOGUE))
 def test_no_statement_reads_a_whole_table_or_sorts_one_unless_it_is_meant_to(database, name):
+    # "a" and the constant rows are what the statement was given, when it asks about several things at once.
+    given = {"SCAN CONSTANT ROW", "SCAN a"}
     scans = [step for step in plan(database, name) if step.startswith("SCAN") or "AUTOMATIC" in step]
+    scans = [step for step in scans if step not in given]
     assert scans == [READS_ALL[name]] if name in READS_ALL else scans == []
     if name != "tokens":
         assert not [step for step in plan(database, name) if "TEMP B-TREE" in step]

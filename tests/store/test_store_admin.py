@@ -215,8 +215,8 @@ async def test_stale_lists_what_has_waited_for_too_long_oldest_first(queue: Stor
     await put(
         queue,
         a_deferral("elsewhere", workspace_id="other", enqueued_at=at(1)),
-        a_deferral("younger", enqueued_at=at(9), credentials=b"x"),
         a_deferral("oldest", enqueued_at=at(2)),
+        a_deferral("younger", enqueued_at=at(9), credentials=b"x"),
         a_deferral("exactly", enqueued_at=at(10)),
         a_leased("leased", "t", enqueued_at=at(1)),
         a_deferral("ended", enqueued_at=at(1)),

@@ -130,7 +130,7 @@ async def test_scenario_46_a_lease_that_ran_out_is_a_queued_deferral_again(queue
     ]
     back = await get(queue, "d")
     assert (back.state, back.lease, back.maybe, back.next_attempt_at) == (State.QUEUED, None, True, at(60))
-    assert (back.last_error, back.attempts, back.tries) == ("lease ran out", 1, 1)
+    assert (back.last_error, back.attempts, back.tries) == ("lease ran out", 2, 1)
     assert not (await get(queue, "adopted")).adopted
     assert (await get(queue, "kept")).state is State.LEASED
     assert await claim(queue, "cde", now=at(60)) == ["d", "adopted"]

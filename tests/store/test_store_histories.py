@@ -15,10 +15,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from store.examples import T0, a_decision, a_deferral, a_token, a_workspace, at
 from store.stores import STORES
 
-from proxy.core.deferral import Deferral, Lease, State, StoredAnswer, StoredTask
+from proxy.core.decision import Decision
+from proxy.core.deferral import Deferral, Lease, State, StoredAnswer, StoredTask, poller
 from proxy.core.restart import Phase, Restart, Trigger
 from proxy.core.workspace import Workspace
-from proxy.store import Ending, QueueLimits, Requeue, Signs, Store, StoreFailure
+from proxy.store import Ending, QueueLimits, Requeue, Signs, Sought, Store, StoreFailure
+from proxy.store.journal import Events, JournalLimits
 from proxy.store.memory import MemoryStore
 
 WORKSPACES = st.sampled_from(["w", "v"])
@@ -39,6 +41,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [plain(each) for each in value]
     return value
+
+
+def line_of(deferral: Deferral) -> Decision:
+    """What the log says of a deferral that a store has changed by itself."""
+    return a_decision(f"{deferral.state} {deferral.tries}", receipt=deferral.id)
 
 
 class Histories(RuleBasedStateMachine):
@@ -148,12 +155,39 @@ class Histories(RuleBasedStateMachine):
             caller_rows=of_caller,
         )
         decision = a_decision(deferral.id, at=self.now)
-        self.both(lambda store: store.enqueue(deferral, limits=limits, decision=decision, expired_task=lambda _: TASK))
+        self.both(
+            lambda store: store.enqueue(
+                deferral, limits=limits, decision=decision, expired_task=lambda _: TASK, expired_line=line_of
+            )
+        )
 
     @rule(workspace=WORKSPACES, tokens=st.sampled_from(["a", "b", "abc"]), lasts=SECONDS, owner=st.sampled_from("pq"))
     def claim(self, workspace, tokens, lasts, owner):
         leases = [Lease(token=token, owner=owner, until=self.after(lasts)) for token in tokens]
-        self.both(lambda store: store.claim(workspace, leases=leases, now=self.now))
+        self.both(lambda store: store.claim(workspace, leases=leases, now=self.now, line=line_of))
+
+    @rule(workspace=WORKSPACES, life=st.integers(1, 2), lasts=SECONDS, size=st.sampled_from([0, 20]))
+    def poll(self, workspace, life, lasts, size):
+        owner = poller(workspace, life)
+        leases = [Lease(token=token, owner=owner, until=self.after(lasts)) for token in "ab"]
+        self.both(lambda store: store.claim(workspace, leases=leases, now=self.now, most_bytes=size))
+
+    @rule(workspace=WORKSPACES, life=st.sampled_from([None, 1, 2]))
+    def another_life(self, workspace, life):
+        but = None if life is None else poller(workspace, life)
+        self.both(lambda store: store.release_polled(workspace, but=but, error="why", now=self.now))
+        self.both(lambda store: store.hasten(workspace, self.now, turned_away=life == 1))
+
+    @rule(back=st.integers(0, 12), token=st.sampled_from(["a", "b"]), count=st.integers(1, 3), told=st.booleans())
+    def tell(self, back, token, count, told):
+        events = Events(
+            data=[b"%d" % self.count] * count,
+            at=self.now,
+            task=TASK if told else None,
+            upstream_task_id="u" * told or None,
+        )
+        limits = JournalLimits(rows=4, bytes=0)
+        self.both(lambda store: store.append_events(self.one(back), token, events, until=self.after(9), limits=limits))
 
     @rule(back=st.integers(0, 12), token=st.sampled_from(["a", "b", "c"]), lasts=SECONDS)
     def extend(self, back, token, lasts):
@@ -162,7 +196,7 @@ class Histories(RuleBasedStateMachine):
     @rule(back=st.integers(0, 12), token=st.sampled_from(["a", "b", "c"]), wait=st.integers(0, 10), maybe=st.booleans())
     def release(self, back, token, wait, maybe):
         requeue = Requeue(next_attempt_at=self.after(wait), attempts=back, maybe=maybe, gateway_since=self.now)
-        self.both(lambda store: store.release(self.one(back), token, requeue))
+        self.both(lambda store: store.release(self.one(back), token, requeue, decision=a_decision("back")))
 
     @rule(
         back=st.integers(0, 12),
@@ -275,8 +309,11 @@ class Histories(RuleBasedStateMachine):
             lease_owner="q" if held_by is None else held_by,
             lease_until=self.after(5),
         )
-        self.both(lambda store: store.save_restart(restart, held_by=held_by, now=self.now))
+        self.both(
+            lambda store: store.save_restart(restart, held_by=held_by, now=self.now, decision=a_decision("phase"))
+        )
         self.both(lambda store: store.restarts(workspace, limit=2))
+        self.both(lambda store: store.restart(workspace, generation))
 
     @rule(
         workspace=st.sampled_from(["w", "v", "unknown"]),
@@ -309,8 +346,14 @@ class Histories(RuleBasedStateMachine):
         for workspace in (None, "w", "unknown"):
             self.both(lambda store, name=workspace: store.stale(before=self.after(-5), workspace_id=name, limit=3))
         self.both(lambda store: store.deferral(self.one(0)))
+        self.both(lambda store: store.brief(self.one(1)))
+        self.both(lambda store: store.outlook("w", self.now))
+        for latest in [self.one(back) for back in range(3)]:
+            self.both(lambda store, name=latest: store.journal(name))
+            self.both(lambda store, name=latest: store.journal_size(name))
         self.both(lambda store: store.deferral_of_task("w", "t1"))
         self.both(lambda store: store.decisions("w", limit=5))
+        self.both(lambda store: store.sought(Sought(receipt=self.one(0)), limit=5))
 
 
 @pytest.mark.parametrize("kind", sorted(set(STORES) - {"memory"}))

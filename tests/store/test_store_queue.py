@@ -67,12 +67,11 @@ async def sizes(store: Store) -> dict[str, QueueSize]:
 async def test_a_deferral_comes_back_as_it_was_put_away(queue: Store):
     placed = await queue.enqueue(FULL, limits=NO_LIMITS, decision=a_decision())
     assert placed.placed is Placed.INSERTED
-    assert placed.deferral is not None
-    assert placed.deferral.seq > 0
-    assert placed.deferral == replace(FULL, seq=placed.deferral.seq)
+    assert placed.deferral == FULL
+    assert placed.seq > 0
     assert placed.depth == 1
-    assert await queue.deferral("full") == placed.deferral
-    assert await queue.deferral_of_task("w", "t") == placed.deferral
+    assert await queue.deferral("full") == replace(FULL, seq=placed.seq)
+    assert await queue.deferral_of_task("w", "t") == replace(FULL, seq=placed.seq)
     assert await queue.decisions("w", limit=9) == [a_decision()]
     assert await queue.deferral("none") is None
     assert await queue.deferral_of_task("other", "t") is None
@@ -82,7 +81,8 @@ async def test_a_deferral_comes_back_as_it_was_put_away(queue: Store):
 async def test_a_deferral_may_come_leased_and_hold_nothing_but_headers(queue: Store):
     leased = a_leased("leased", "token", body=b"", caller=None)
     (placed,) = await put(queue, leased)
-    assert await get(queue, "leased") == placed.deferral == replace(leased, seq=placed.deferral.seq)
+    assert placed.deferral == leased
+    assert await get(queue, "leased") == replace(leased, seq=placed.seq)
     assert await queue.extend("leased", "token", until=at(90))
     assert (await get(queue, "leased")).lease == Lease(token="token", owner="proxy-1", until=at(90))
 
@@ -265,6 +265,24 @@ async def test_lists_are_newest_first_and_without_bodies(queue: Store):
     assert await ids(workspace_id="w", states=[State.DROPPED]) == ["b"]
     assert await ids(states=[State.QUEUED, State.LEASED], limit=2) == ["d", "c"]
     assert await ids(workspace_id="unknown") == []
+
+
+async def test_a_caller_s_deferrals_are_listed_before_the_limit_counts(queue: Store):
+    mine = [a_deferral(f"mine{number}", caller="client:me") for number in range(3)]
+    await put(queue, mine[0], mine[1], a_deferral("elsewhere", workspace_id="other", caller="client:me"), mine[2])
+    await put(
+        queue, *(a_deferral(f"theirs{number}", caller="client:them") for number in range(4)), a_deferral("nobody")
+    )
+    await queue.finish("mine1", None, Ending(state=State.CANCELLED, at=at(1)))
+
+    async def ids(**asked) -> list[str]:
+        return [deferral.id for deferral in await queue.deferrals(workspace_id="w", caller="client:me", **asked)]
+
+    assert await ids() == ["mine2", "mine1", "mine0"]
+    assert await ids(limit=2) == ["mine2", "mine1"]
+    assert await ids(states=[State.CANCELLED]) == ["mine1"]
+    with pytest.raises(ValueError, match="by workspace"):
+        await queue.deferrals(caller="client:me")
 
 
 async def test_a_starting_proxy_watches_what_is_active_or_lately_completed(queue: Store):

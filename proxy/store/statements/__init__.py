@@ -11,11 +11,13 @@ A unary plus before a column keeps a planner from choosing an index by it; it ch
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, TypeVar
 
 T = TypeVar("T")
 
 _PARAMETER: Final = re.compile(r":([a-z_]+)")
+_GROUP: Final = re.compile(r"VALUES (\([^()]*\))")
 
 WORKSPACE_COLUMNS: Final = (
     "id",
@@ -54,6 +56,7 @@ WORKSPACE_COLUMNS: Final = (
     "last_verdict",
     "last_verdict_rule",
     "last_verdict_at",
+    "past_boots",
 )
 RESTART_COLUMNS: Final = (
     "generation",
@@ -137,7 +140,7 @@ def _of(table: str, columns: tuple[str, ...]) -> str:
     return ", ".join(f"{table}.{column}" for column in columns)
 
 
-_INSERTED = (*DEFERRAL_COLUMNS[1:], "workspace", "bytes", "head", "rank")
+_INSERTED = (*DEFERRAL_COLUMNS, "workspace", "bytes", "head", "rank")
 _LISTS: Final = {
     "{workspace}": _of("w", WORKSPACE_COLUMNS),
     "{workspace_columns}": ", ".join(WORKSPACE_COLUMNS),
@@ -170,6 +173,7 @@ class Statement:
 
     `locks`: it reads a row that decides what its unit then writes. Where many write at once (PostgreSQL), a driver
     appends `FOR UPDATE OF q`; SQLite has one writer.
+    A text whose parameters all stand in one group after VALUES can be asked about many things at once (`times`).
     """
 
     name: str
@@ -180,6 +184,8 @@ class Statement:
     """The parameters in the order in which the text uses them; one that is used twice stands twice."""
     marked: str = field(init=False)
     """The text with `?` for every parameter: binding by position takes half the time."""
+    repeats: bool = field(init=False)
+    """Whether the text can be repeated."""
 
     def __post_init__(self) -> None:
         text = self.text
@@ -189,7 +195,20 @@ class Statement:
         object.__setattr__(self, "text", text)
         object.__setattr__(self, "names", tuple(_PARAMETER.findall(text)))
         object.__setattr__(self, "marked", _PARAMETER.sub("?", text))
+        group = _GROUP.search(text)
+        object.__setattr__(self, "repeats", group is not None and len(_PARAMETER.findall(group[1])) == len(self.names))
 
-    def values(self, params: Mapping[str, T]) -> tuple[T, ...]:
-        """The parameters' values in the order of `names`; KeyError when one is missing."""
+    def values(self, params: Mapping[str, T] | tuple[T, ...]) -> tuple[T, ...]:
+        """The parameters' values in the order of `names`; KeyError when one is missing. A tuple has that order."""
+        if isinstance(params, tuple):
+            return params
         return tuple([params[name] for name in self.names])
+
+    def times(self, count: int) -> str:
+        """The marked text for `count` groups of parameters, one after the other, where it `repeats`."""
+        return _times(self.marked, count)
+
+
+@lru_cache(maxsize=1024)
+def _times(marked: str, count: int) -> str:
+    return _GROUP.sub(lambda found: "VALUES " + ", ".join([found[1]] * count), marked)

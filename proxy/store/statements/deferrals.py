@@ -14,6 +14,11 @@ DEFERRAL: Final = Statement(
     "Read one deferral with its body, credentials and answer, by id.",
     "SELECT {brief}, {payload} FROM deferrals d {named} {loaded} WHERE d.id = :id",
 )
+BRIEF: Final = Statement(
+    "brief",
+    "Read one deferral without its body, by id.",
+    "SELECT {brief} FROM deferrals d {named} WHERE d.id = :id",
+)
 DEFERRAL_AT: Final = Statement(
     "deferral_at",
     "Read one deferral with its body, credentials and answer, by sequence.",
@@ -72,6 +77,25 @@ LIST_OF: Final = Statement(
     ORDER BY seq DESC LIMIT :limit
     """,
 )
+ACTIVE_OF_CALLER: Final = Statement(
+    "active_of_caller",
+    "Find all deferrals of one active state, of one caller in one workspace: the queue's limit bounds them.",
+    """
+    SELECT seq FROM deferrals
+    WHERE workspace = (SELECT number FROM workspaces WHERE id = :workspace_id) AND caller = :caller
+      AND state IN ('queued', 'leased') AND +state = :state
+    """,
+)
+ENDED_OF_CALLER: Final = Statement(
+    "ended_of_caller",
+    "Find the newest deferrals of one state that is an end, of one caller in one workspace.",
+    """
+    SELECT seq FROM deferrals
+    WHERE workspace = (SELECT number FROM workspaces WHERE id = :workspace_id) AND caller = :caller
+      AND completed_at IS NOT NULL AND +state = :state
+    ORDER BY seq DESC LIMIT :limit
+    """,
+)
 
 # Putting away
 
@@ -84,10 +108,47 @@ TAKE_QUEUE: Final = Statement(
     """,
     locks=True,
 )
+TAKE_QUEUES: Final = Statement(
+    "take_queues",
+    "Read the queues of several workspaces that are not removed.",
+    """
+    SELECT w.id, q.workspace, q.depth, q.bytes FROM (VALUES (:workspace_id)) AS a
+    CROSS JOIN workspaces w CROSS JOIN queue_sizes q
+    WHERE w.id = a.column1 AND w.desired <> 'removed' AND q.workspace = w.number
+    """,
+    locks=True,
+)
 GROW_QUEUE: Final = Statement(
     "grow_queue",
     "Count active rows and bytes in or, negative, out.",
     "UPDATE queue_sizes SET depth = depth + :rows, bytes = bytes + :bytes WHERE workspace = :workspace",
+)
+GROW_QUEUES: Final = Statement(
+    "grow_queues",
+    "Count active rows and bytes into several queues.",
+    """
+    UPDATE queue_sizes SET depth = depth + a.column2, bytes = bytes + a.column3
+    FROM (VALUES (:workspace, :rows, :bytes)) AS a WHERE workspace = a.column1
+    """,
+)
+KNOWN_KEYS: Final = Statement(
+    "known_keys",
+    "Find which of several idempotency keys are active, or were completed later than an instant.",
+    """
+    SELECT a.column1 FROM (VALUES (:place, :workspace_id, :caller, :idempotency_key, :since)) AS a
+    CROSS JOIN workspaces w
+    WHERE w.id = a.column2 AND (
+        EXISTS (
+            SELECT 1 FROM deferrals d
+            WHERE d.workspace = w.number AND d.caller = a.column3 AND d.idempotency_key = a.column4
+              AND d.state IN ('queued', 'leased')
+        ) OR EXISTS (
+            SELECT 1 FROM deferrals d
+            WHERE d.workspace = w.number AND d.caller = a.column3 AND d.idempotency_key = a.column4
+              AND d.state = 'completed' AND d.completed_at > a.column5
+        )
+    )
+    """,
 )
 ACTIVE_OF_KEY: Final = Statement(
     "active_of_key",
@@ -116,15 +177,25 @@ NTH_OF_CALLER: Final = Statement(
     WHERE workspace = :workspace AND caller = :caller AND state IN ('queued', 'leased') LIMIT 1 OFFSET :skipped
     """,
 )
+ROWS_OF_CALLERS: Final = Statement(
+    "rows_of_callers",
+    "Count what several callers have active in queues.",
+    """
+    SELECT a.column1, a.column2, (
+        SELECT COUNT(*) FROM deferrals d
+        WHERE d.workspace = a.column1 AND d.caller = a.column2 AND d.state IN ('queued', 'leased')
+    ) FROM (VALUES (:workspace, :caller)) AS a
+    """,
+)
+RESERVE: Final = Statement(
+    "reserve",
+    "Give out the next sequences of deferrals; return the last of them.",
+    "UPDATE sequences SET last = last + :count WHERE name = 'deferrals' RETURNING last",
+)
 ADD_DEFERRAL: Final = Statement(
     "add_deferral",
-    "Insert a deferral. (Returning its sequence at once would cost four times as much as asking for it.)",
+    "Insert a deferral under its sequence.",
     "INSERT INTO deferrals ({deferral_columns}) VALUES ({deferral_values})",
-)
-SEQUENCE: Final = Statement(
-    "sequence",
-    "Find the sequence of a deferral.",
-    "SELECT seq FROM deferrals WHERE id = :id",
 )
 ADD_REQUEST: Final = Statement(
     "add_request",
@@ -143,43 +214,48 @@ SET_ALIAS: Final = Statement(
     """,
 )
 
-# The order of a context
+# The order of a context. Its head is in one index, all that waits behind the head in two others.
 
 HEAD_OF_CONTEXT: Final = Statement(
     "head_of_context",
     "Find the head of a context and its rank.",
     """
-    SELECT seq, rank FROM deferrals
+    SELECT seq, rank, state, priority FROM deferrals
     WHERE workspace = :workspace AND context_id = :context_id AND head = 1 AND context_id IS NOT NULL
     """,
 )
-FIRST_OF_CONTEXT: Final = Statement(
-    "first_of_context",
-    "Find the earliest blocking deferral of a context in one state.",
+HEADS_OF_CONTEXTS: Final = Statement(
+    "heads_of_contexts",
+    "Find the heads of several contexts and their ranks.",
     """
-    SELECT seq FROM deferrals
-    WHERE workspace = :workspace AND context_id = :context_id AND state = :state
-      AND state IN ('queued', 'leased') AND adopted = 0 AND context_id IS NOT NULL
-    ORDER BY seq LIMIT 1
+    SELECT a.column1, a.column2, d.seq, d.rank FROM (VALUES (:workspace, :context_id)) AS a CROSS JOIN deferrals d
+    WHERE d.workspace = a.column1 AND d.context_id = a.column2 AND d.head = 1 AND d.context_id IS NOT NULL
+    """,
+)
+NEXT_OF_CONTEXT: Final = Statement(
+    "next_of_context",
+    "Find the first deferral that waits behind the head of a context; one that is leased goes before all queued ones.",
+    """
+    SELECT seq, state FROM deferrals
+    WHERE workspace = :workspace AND context_id = :context_id
+      AND completed_at IS NULL AND head = 0 AND adopted = 0 AND context_id IS NOT NULL
+    ORDER BY state, seq LIMIT 1
     """,
 )
 TOP_OF_CONTEXT: Final = Statement(
     "top_of_context",
-    "Find the highest priority that waits in a context.",
+    "Find the highest priority that waits behind the head of a context.",
     """
     SELECT priority FROM deferrals
     WHERE workspace = :workspace AND context_id = :context_id
-      AND state IN ('queued', 'leased') AND adopted = 0 AND context_id IS NOT NULL
+      AND completed_at IS NULL AND head = 0 AND adopted = 0 AND context_id IS NOT NULL
     ORDER BY priority DESC LIMIT 1
     """,
 )
 DEMOTE: Final = Statement(
     "demote",
-    "Take the flag from the head of a context, unless it is the one named.",
-    """
-    UPDATE deferrals SET head = 0
-    WHERE workspace = :workspace AND context_id = :context_id AND head = 1 AND context_id IS NOT NULL AND seq <> :seq
-    """,
+    "Take the flag from a head.",
+    "UPDATE deferrals SET head = 0 WHERE seq = :seq",
 )
 PROMOTE: Final = Statement(
     "promote",

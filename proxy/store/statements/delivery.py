@@ -35,6 +35,11 @@ EXTEND: Final = Statement(
     RETURNING seq
     """,
 )
+HELD: Final = Statement(
+    "held",
+    "Say whether a lease is held under a token.",
+    "SELECT seq FROM deferrals WHERE id = :id AND state = 'leased' AND lease_token = :lease_token",
+)
 LEARN_TASK: Final = Statement(
     "learn_task",
     "Keep what is known of a task while its lease lasts.",
@@ -67,11 +72,12 @@ RELEASE: Final = Statement(
 )
 HASTEN: Final = Statement(
     "hasten",
-    "Make the heads of a workspace that came back due now, except those that a gateway turned away.",
+    "Make the heads of a workspace that came back due now; those that a gateway turned away where it is asked for.",
     """
     UPDATE deferrals SET next_attempt_at = :now
     WHERE workspace = (SELECT number FROM workspaces WHERE id = :workspace_id)
-      AND state = 'queued' AND head = 1 AND next_attempt_at > :now AND gateway_since IS NULL
+      AND state = 'queued' AND head = 1 AND next_attempt_at > enqueued_at
+      AND next_attempt_at > :now AND (gateway_since IS NULL OR :turned_away = 1)
     """,
 )
 LEASES_OVER: Final = Statement(
@@ -84,13 +90,23 @@ LEASES_OWNED: Final = Statement(
     "Find what a proxy had leased.",
     "SELECT seq, adopted FROM deferrals WHERE state = 'leased' AND lease_owner = :owner ORDER BY seq",
 )
+LEASES_POLLED: Final = Statement(
+    "leases_polled",
+    "Find what lives of a polling workspace hold, one of them excepted.",
+    """
+    SELECT seq, adopted FROM deferrals
+    WHERE workspace = (SELECT number FROM workspaces WHERE id = :workspace_id) AND state = 'leased'
+      AND substr(lease_owner, 1, 5) = 'poll:' AND lease_owner <> :but
+    ORDER BY seq
+    """,
+)
 TAKE_BACK: Final = Statement(
     "take_back",
     "Put a leased deferral back without its holder's word: nobody knows whether it was sent.",
     """
     UPDATE deferrals SET state = 'queued', adopted = 0, lease_token = NULL, lease_owner = NULL, lease_until = NULL,
         head = CASE WHEN context_id IS NULL THEN 1 ELSE head END,
-        next_attempt_at = :now, maybe = 1, last_error = :error
+        next_attempt_at = :now, maybe = 1, attempts = attempts + :counted, last_error = :error
     WHERE seq = :seq AND state = 'leased'
     RETURNING workspace, context_id
     """,
@@ -175,6 +191,25 @@ DROP_ANSWER: Final = Statement(
     "DELETE FROM answers WHERE deferral = :seq",
 )
 
+DUE_AT: Final = Statement(
+    "due_at",
+    "Find the instant at which the next head of a workspace becomes due.",
+    """
+    SELECT next_attempt_at FROM deferrals
+    WHERE workspace = (SELECT number FROM workspaces WHERE id = :workspace_id)
+      AND state = 'queued' AND head = 1 AND next_attempt_at > enqueued_at
+      AND next_attempt_at > :now AND expires_at > next_attempt_at
+    ORDER BY next_attempt_at LIMIT 1
+    """,
+)
+LEASES_OF: Final = Statement(
+    "leases_of",
+    "Count the leases of a workspace's queue, and find the end of the one that ends first.",
+    """
+    SELECT COUNT(*), MIN(lease_until) FROM deferrals
+    WHERE workspace = (SELECT number FROM workspaces WHERE id = :workspace_id) AND state = 'leased'
+    """,
+)
 DUE: Final = Statement(
     "due",
     "Find workspaces that have a claimable head.",
@@ -183,7 +218,7 @@ DUE: Final = Statement(
     WHERE q.depth > 0 AND EXISTS (
         SELECT 1 FROM deferrals d
         WHERE d.workspace = q.workspace AND d.state = 'queued' AND d.head = 1
-          AND d.next_attempt_at <= :now AND d.expires_at > :now
+          AND +d.next_attempt_at <= :now AND +d.expires_at > :now
     )
     ORDER BY q.workspace LIMIT :limit
     """,
@@ -201,7 +236,7 @@ STALE: Final = Statement(
     """
     SELECT d.seq FROM queue_sizes q CROSS JOIN deferrals d
     WHERE q.depth > 0 AND d.workspace = q.workspace AND d.state = 'queued' AND d.enqueued_at < :before
-    ORDER BY q.workspace, d.enqueued_at, d.seq LIMIT :limit
+    ORDER BY q.workspace, d.seq LIMIT :limit
     """,
 )
 STALE_OF: Final = Statement(
@@ -211,7 +246,7 @@ STALE_OF: Final = Statement(
     SELECT seq FROM deferrals
     WHERE workspace = (SELECT number FROM workspaces WHERE id = :workspace_id)
       AND state = 'queued' AND enqueued_at < :before
-    ORDER BY enqueued_at, seq LIMIT :limit
+    ORDER BY seq LIMIT :limit
     """,
 )
 PURGE: Final = Statement(

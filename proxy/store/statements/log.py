@@ -15,7 +15,57 @@ ADD_DECISION: Final = Statement(
 DECISIONS: Final = Statement(
     "decisions",
     "Read the latest decisions about a workspace, newest first.",
-    "SELECT {decision} FROM decisions WHERE workspace_id = :workspace_id ORDER BY id DESC LIMIT :limit",
+    "SELECT id, {decision} FROM decisions WHERE workspace_id = :workspace_id ORDER BY id DESC LIMIT :limit",
+)
+DECISIONS_SOUGHT: Final = Statement(
+    "decisions_sought",
+    "Read decisions with a lower id, newest first.",
+    """
+    SELECT id, {decision} FROM decisions WHERE id < :before AND (:until IS NULL OR at <= :until)
+    ORDER BY id DESC LIMIT :limit
+    """,
+)
+DECISIONS_OF: Final = Statement(
+    "decisions_of",
+    "Read decisions about a workspace with a lower id, newest first.",
+    """
+    SELECT id, {decision} FROM decisions WHERE workspace_id = :workspace_id AND id < :before
+      AND (:until IS NULL OR at <= :until)
+    ORDER BY id DESC LIMIT :limit
+    """,
+)
+DECISIONS_OF_REQUEST: Final = Statement(
+    "decisions_of_request",
+    "Read decisions made for a request, newest first; NULL for workspace, generation or receipt means any.",
+    """
+    SELECT id, {decision} FROM decisions WHERE request_id = :request_id AND id < :before
+      AND (:until IS NULL OR at <= :until)
+      AND (:workspace_id IS NULL OR +workspace_id = :workspace_id)
+      AND (:generation IS NULL OR +generation = :generation)
+      AND (:receipt IS NULL OR +receipt = :receipt)
+    ORDER BY id DESC LIMIT :limit
+    """,
+)
+DECISIONS_OF_RECEIPT: Final = Statement(
+    "decisions_of_receipt",
+    "Read decisions about a deferral, newest first; NULL for workspace or generation means any.",
+    """
+    SELECT id, {decision} FROM decisions WHERE receipt = :receipt AND id < :before
+      AND (:until IS NULL OR at <= :until)
+      AND (:workspace_id IS NULL OR +workspace_id = :workspace_id)
+      AND (:generation IS NULL OR +generation = :generation)
+    ORDER BY id DESC LIMIT :limit
+    """,
+)
+DECISIONS_OF_GENERATION: Final = Statement(
+    "decisions_of_generation",
+    "Read decisions about a workspace from one restart to the next, newest first.",
+    """
+    SELECT id, {decision} FROM decisions
+    WHERE workspace_id = :workspace_id AND generation = :generation AND id < :before
+      AND (:until IS NULL OR at <= :until)
+    ORDER BY id DESC LIMIT :limit
+    """,
 )
 NEXT_LOGGED: Final = Statement(
     "next_logged",

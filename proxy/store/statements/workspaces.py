@@ -49,14 +49,18 @@ SIGNS: Final = Statement(
     "Read the signs of life of all workspaces.",
     "SELECT {signs} FROM signs s JOIN workspaces w ON w.number = s.workspace",
 )
+NUMBERS: Final = Statement(
+    "numbers",
+    "Find the numbers of several workspaces.",
+    "SELECT w.id, w.number FROM (VALUES (:id)) AS a CROSS JOIN workspaces w WHERE w.id = a.column1",
+)
 MERGE_SIGNS: Final = Statement(
     "merge_signs",
-    "Merge signs of life into a known workspace's row: instants move forward only, NULL keeps what is stored.",
+    "Merge signs of life into a workspace's row: instants move forward only, NULL keeps what is stored.",
     """
     INSERT INTO signs (workspace, last_sign_at, last_heartbeat_at, agent_down_at, active_tasks, max_concurrent,
                        progress)
-    SELECT number, :last_sign_at, :last_heartbeat_at, :agent_down_at, :active_tasks, :max_concurrent, :progress
-    FROM workspaces WHERE id = :id
+    VALUES (:workspace, :last_sign_at, :last_heartbeat_at, :agent_down_at, :active_tasks, :max_concurrent, :progress)
     ON CONFLICT (workspace) DO UPDATE SET
         last_sign_at = CASE
             WHEN excluded.last_sign_at IS NULL OR signs.last_sign_at > excluded.last_sign_at THEN signs.last_sign_at
@@ -103,12 +107,20 @@ TAKE_RESTART: Final = Statement(
     RETURNING generation
     """,
 )
-RESTARTS_OF: Final = Statement(
-    "restarts_of",
-    "Read the latest restarts of a workspace, newest first.",
+RESTART: Final = Statement(
+    "restart",
+    "Read one restart of a workspace.",
     """
     SELECT {restart} FROM restarts r JOIN workspaces w ON w.number = r.workspace
-    WHERE w.id = :workspace_id ORDER BY r.generation DESC LIMIT :limit
+    WHERE w.id = :workspace_id AND r.generation = :generation
+    """,
+)
+RESTARTS_OF: Final = Statement(
+    "restarts_of",
+    "Read the restarts of a workspace with a lower generation, newest first.",
+    """
+    SELECT {restart} FROM restarts r JOIN workspaces w ON w.number = r.workspace
+    WHERE w.id = :workspace_id AND r.generation < :before ORDER BY r.generation DESC LIMIT :limit
     """,
 )
 RESTARTS_OPEN: Final = Statement(

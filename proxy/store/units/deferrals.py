@@ -1,17 +1,18 @@
 """Units of work that put requests away and read them.
 
-Owns: joining and limits of a queue. Knows nothing of: leases and ends (`units.delivery`), order (`units.heads`).
+Owns: joining and limits of a queue. Knows nothing of: leases and ends (`units.delivery`), order (`units.heads`), how
+many are put away at once (`units.crowds`).
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from proxy.core.decision import Decision
-from proxy.core.deferral import Deferral, State
+from proxy.core.deferral import ACTIVE, Deferral, State
 from proxy.core.times import micros
-from proxy.store import Ending, Enqueued, Placed, QueueLimits, TaskOf, rows
+from proxy.store import Ending, Enqueued, LineOf, Placed, QueueLimits, TaskOf, rows
 from proxy.store import deferral_rows as deferred
-from proxy.store.laws import SUPERSEDED, check_new
+from proxy.store.laws import SUPERSEDED, check_listing, check_new
 from proxy.store.statements import deferrals as sql
 from proxy.store.statements import log
 from proxy.store.units import Unit
@@ -19,7 +20,13 @@ from proxy.store.units.delivery import end
 from proxy.store.units.heads import ALONE, NOT_HEAD, place, settle
 
 
-def enqueue(deferral: Deferral, limits: QueueLimits, decision: Decision | None, expired_task: TaskOf) -> Unit[Enqueued]:
+def enqueue(
+    deferral: Deferral,
+    limits: QueueLimits,
+    decision: Decision | None,
+    expired_task: TaskOf,
+    expired_line: LineOf,
+) -> Unit[Enqueued]:
     """Put a request away, join it to what is known of its key, or say why not."""
     check_new(deferral)
     queue = yield sql.TAKE_QUEUE, {"workspace_id": deferral.workspace_id}
@@ -28,10 +35,10 @@ def enqueue(deferral: Deferral, limits: QueueLimits, decision: Decision | None, 
     workspace, depth, size = queue[0]
     expired = None
     if deferral.caller is not None and deferral.idempotency_key is not None:
-        known, expired = yield from _known(workspace, deferral, limits, expired_task)
+        known, expired = yield from _known(workspace, deferral, limits, expired_task, expired_line)
         if known is not None:
             placed = Placed.JOINED if known.digest == deferral.digest else Placed.CONFLICT
-            return Enqueued(placed=placed, deferral=known, depth=depth, expired=expired)
+            return Enqueued(placed=placed, deferral=known, depth=depth, expired=expired, seq=known.seq)
         if expired is not None:
             depth, size = depth - 1, size - expired.size
     own = deferral.size
@@ -47,11 +54,11 @@ def enqueue(deferral: Deferral, limits: QueueLimits, decision: Decision | None, 
     yield sql.GROW_QUEUE, {"workspace": workspace, "rows": 1, "bytes": own}
     if decision is not None:
         yield log.ADD_DECISION, rows.decision_values(decision)
-    return Enqueued(placed=Placed.INSERTED, deferral=replace(deferral, seq=seq), depth=depth + 1, expired=expired)
+    return Enqueued(placed=Placed.INSERTED, deferral=deferral, depth=depth + 1, expired=expired, seq=seq)
 
 
 def _known(
-    workspace: int, deferral: Deferral, limits: QueueLimits, expired_task: TaskOf
+    workspace: int, deferral: Deferral, limits: QueueLimits, expired_task: TaskOf, expired_line: LineOf
 ) -> Unit[tuple[Deferral | None, Deferral | None]]:
     """Find what a key stands for: the deferral to join, if any, and one that had to be ended as expired, if any."""
     key = {"workspace": workspace, "caller": deferral.caller, "idempotency_key": deferral.idempotency_key}
@@ -68,6 +75,8 @@ def _known(
         ended = yield from end(known.id, None, ending)
         # As it was, so that its size can be told; as it is, in everything else.
         expired = None if ended is None else replace(ended, request=known.request)
+        if expired is not None and (line := expired_line(expired)) is not None:
+            yield log.ADD_DECISION, rows.decision_values(line)
     if limits.idempotency_since is not None:
         completed = yield sql.COMPLETED_OF_KEY, {**key, "since": micros(limits.idempotency_since)}
         if completed:
@@ -87,11 +96,9 @@ def _insert(workspace: int, deferral: Deferral, size: int) -> Unit[int]:
         head = NOT_HEAD  # until `settle` sees it: two heads at once are no state to pass through
     else:
         head = yield from place(workspace, context, deferral.priority)
-    values = deferred.deferral_values(deferral)
-    values.update(workspace=workspace, bytes=size, head=head, rank=deferral.priority)
-    yield sql.ADD_DEFERRAL, values
-    added = yield sql.SEQUENCE, {"id": deferral.id}
-    seq: int = added[0][0]
+    reserved = yield sql.RESERVE, {"count": 1}
+    seq: int = reserved[0][0]
+    yield sql.ADD_DEFERRAL, deferred.new_row(deferral, seq=seq, workspace=workspace, size=size, head=head)
     body = deferral.request.body
     if body or deferral.credentials is not None:
         yield sql.ADD_REQUEST, {"seq": seq, "body": body, "credentials": deferral.credentials}
@@ -115,18 +122,30 @@ def deferral(deferral_id: str) -> Unit[Deferral | None]:
     return deferred.whole(found[0]) if found else None
 
 
+def brief(deferral_id: str) -> Unit[Deferral | None]:
+    """Read one without its body."""
+    found = yield sql.BRIEF, {"id": deferral_id}
+    return deferred.brief(found[0]) if found else None
+
+
 def deferral_of_task(workspace_id: str, task_id: str) -> Unit[Deferral | None]:
     """Read the latest deferral of a provisional task id with everything."""
     found = yield sql.DEFERRAL_OF_TASK, {"workspace_id": workspace_id, "task_id": task_id}
     return deferred.whole(found[0]) if found else None
 
 
-def deferrals(workspace_id: str | None, states: Sequence[State], limit: int) -> Unit[Sequence[Deferral]]:
+def deferrals(
+    workspace_id: str | None, states: Sequence[State], caller: str | None, limit: int
+) -> Unit[Sequence[Deferral]]:
     """List the newest first: the newest of each state by an index that has them in order, then the newest of those."""
+    check_listing(workspace_id, caller)
     seqs: list[int] = []
     for state in set(states) or set(State):
         if workspace_id is None:
             found = yield sql.LIST, {"state": state.value, "limit": limit}
+        elif caller is not None:
+            named = {"workspace_id": workspace_id, "caller": caller, "state": state.value, "limit": limit}
+            found = yield sql.ACTIVE_OF_CALLER if state in ACTIVE else sql.ENDED_OF_CALLER, named
         else:
             found = yield sql.LIST_OF, {"workspace_id": workspace_id, "state": state.value, "limit": limit}
         seqs += [row[0] for row in found]

@@ -11,26 +11,36 @@ from datetime import datetime
 from proxy.core.decision import Decision
 from proxy.core.deferral import Deferral, Lease, State, StoredTask
 from proxy.core.times import micros
-from proxy.store import Ending, Requeue, Watch, rows
+from proxy.store import Ending, LineOf, Requeue, Watch, rows
 from proxy.store import deferral_rows as deferred
 from proxy.store.laws import HOLDER_GONE, LEASE_RAN_OUT, check_end
+from proxy.store.outlook import Outlook
 from proxy.store.statements import deferrals as queue
 from proxy.store.statements import delivery as sql
 from proxy.store.statements import log
-from proxy.store.units import Rows, Unit
+from proxy.store.units import Params, Rows, Unit
 from proxy.store.units.heads import settle
 
 
-def claim(workspace_id: str, leases: Sequence[Lease], now: datetime) -> Unit[Sequence[Deferral]]:
-    """Lease as many claimable heads as there are leases."""
+def claim(
+    workspace_id: str, leases: Sequence[Lease], now: datetime, line: LineOf, most_bytes: int
+) -> Unit[Sequence[Deferral]]:
+    """Lease as many claimable heads as there are leases, or as reach a size, and log it."""
     at = micros(now)
     found = yield sql.CLAIMABLE, {"workspace_id": workspace_id, "now": at, "limit": len(leases)}
-    claimed = []
+    claimed: list[Deferral] = []
+    size = 0
     for (seq,), lease in zip(found, leases, strict=False):
+        if 0 < most_bytes <= size:
+            break
         leased = yield sql.LEASE, {"seq": seq, "now": at, **deferred.lease_values(lease)}
         if leased:
             loaded = yield queue.DEFERRAL_AT, {"seq": seq}
             claimed.append(deferred.whole(loaded[0]))
+            size += claimed[-1].size
+    lines: list[Params] = [rows.decision_values(said) for each in claimed if (said := line(each)) is not None]
+    if lines:
+        yield log.ADD_DECISION, lines
     return claimed
 
 
@@ -59,8 +69,8 @@ def update_task(deferral_id: str, task: StoredTask) -> Unit[bool]:
     return bool(updated)
 
 
-def release(deferral_id: str, lease_token: str, requeue: Requeue) -> Unit[bool]:
-    """Put a leased deferral back."""
+def release(deferral_id: str, lease_token: str, requeue: Requeue, decision: Decision | None) -> Unit[bool]:
+    """Put a leased deferral back, and log why."""
     released = yield (
         sql.RELEASE,
         {
@@ -78,12 +88,14 @@ def release(deferral_id: str, lease_token: str, requeue: Requeue) -> Unit[bool]:
     workspace, context_id = released[0]
     if context_id is not None:
         yield from settle(workspace, context_id)
+    if decision is not None:
+        yield log.ADD_DECISION, rows.decision_values(decision)
     return True
 
 
-def hasten(workspace_id: str, now: datetime) -> Unit[None]:
+def hasten(workspace_id: str, now: datetime, *, turned_away: bool) -> Unit[None]:
     """Make the queued heads of a workspace due now."""
-    yield sql.HASTEN, {"workspace_id": workspace_id, "now": micros(now)}
+    yield sql.HASTEN, {"workspace_id": workspace_id, "now": micros(now), "turned_away": int(turned_away)}
 
 
 def release_expired(now: datetime) -> Unit[Sequence[Watch]]:
@@ -92,16 +104,34 @@ def release_expired(now: datetime) -> Unit[Sequence[Watch]]:
     return (yield from _take_back(over, LEASE_RAN_OUT, now))
 
 
+def release_polled(workspace_id: str, but: str | None, error: str, now: datetime) -> Unit[Sequence[Watch]]:
+    """Take back what other lives of a polling workspace hold."""
+    held = yield sql.LEASES_POLLED, {"workspace_id": workspace_id, "but": but or ""}
+    return (yield from _take_back(held, error, now))
+
+
+def outlook(workspace_id: str, now: datetime) -> Unit[Outlook]:
+    """Find when a queue will have something to do by itself."""
+    due = yield sql.DUE_AT, {"workspace_id": workspace_id, "now": micros(now)}
+    leases = yield sql.LEASES_OF, {"workspace_id": workspace_id}
+    leased, ends_at = leases[0]
+    return Outlook(
+        leased=leased,
+        due_at=rows.from_instant(due[0][0]) if due else None,
+        lease_ends_at=rows.from_instant(ends_at),
+    )
+
+
 def release_owned(owner: str, now: datetime) -> Unit[Sequence[Watch]]:
     """Take back everything that a dead proxy had leased."""
     owned = yield sql.LEASES_OWNED, {"owner": owner}
-    return (yield from _take_back(owned, HOLDER_GONE, now))
+    return (yield from _take_back(owned, HOLDER_GONE, now, counted=False))
 
 
-def _take_back(found: Rows, error: str, now: datetime) -> Unit[Sequence[Watch]]:
+def _take_back(found: Rows, error: str, now: datetime, *, counted: bool = True) -> Unit[Sequence[Watch]]:
     watches = []
     for seq, adopted in found:
-        taken = yield sql.TAKE_BACK, {"seq": seq, "error": error, "now": micros(now)}
+        taken = yield sql.TAKE_BACK, {"seq": seq, "error": error, "now": micros(now), "counted": int(counted)}
         workspace, context_id = taken[0]
         if context_id is not None:
             yield from settle(workspace, context_id)

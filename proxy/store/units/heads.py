@@ -24,7 +24,7 @@ def place(workspace: int, context_id: str, priority: int) -> Unit[int]:
     heads = yield sql.HEAD_OF_CONTEXT, {"workspace": workspace, "context_id": context_id}
     if not heads:
         return ALONE
-    seq, rank = heads[0]
+    seq, rank, *_ = heads[0]
     if priority > rank:
         yield sql.PROMOTE, {"seq": seq, "rank": priority}
     return NOT_HEAD
@@ -33,12 +33,20 @@ def place(workspace: int, context_id: str, priority: int) -> Unit[int]:
 def settle(workspace: int, context_id: str) -> Unit[None]:
     """Find the head of a context anew, after one of its deferrals ended, came back, or came already leased."""
     context: Params = {"workspace": workspace, "context_id": context_id}
-    first = yield sql.FIRST_OF_CONTEXT, {**context, "state": State.LEASED.value}
-    if not first:
-        first = yield sql.FIRST_OF_CONTEXT, {**context, "state": State.QUEUED.value}
-    if not first:
+    heads = yield sql.HEAD_OF_CONTEXT, context
+    behind = yield sql.NEXT_OF_CONTEXT, context
+    if not behind:
+        if heads and heads[0][1] != heads[0][3]:
+            yield sql.PROMOTE, {"seq": heads[0][0], "rank": heads[0][3]}
         return
-    seq = first[0][0]
-    top = yield sql.TOP_OF_CONTEXT, context
-    yield sql.DEMOTE, {**context, "seq": seq}
-    yield sql.PROMOTE, {"seq": seq, "rank": top[0][0]}
+    seq, state = behind[0]
+    rank = (yield sql.TOP_OF_CONTEXT, context)[0][0]
+    if heads:
+        head, known_rank, head_state, priority = heads[0]
+        rank = max(rank, priority)
+        if (head_state != State.LEASED, head) < (state != State.LEASED, seq):
+            if rank != known_rank:
+                yield sql.PROMOTE, {"seq": head, "rank": rank}
+            return
+        yield sql.DEMOTE, {"seq": head}
+    yield sql.PROMOTE, {"seq": seq, "rank": rank}

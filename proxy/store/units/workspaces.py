@@ -3,7 +3,7 @@
 Owns: what belongs together in one transaction. Knows nothing of: who asks, and why.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace as altered
 from datetime import datetime
 from typing import Final
@@ -22,7 +22,7 @@ from proxy.store.units import Params, Unit
 from proxy.store.units.delivery import cancel_all
 
 _NEVER: Final = 2**62
-"""Later than every sign of life."""
+"""Later than every sign of life, and higher than every generation."""
 
 
 def snapshot(restarts_since: datetime, completed_since: datetime) -> Unit[Snapshot]:
@@ -103,15 +103,20 @@ def remove(doomed: Workspace, at: datetime, reason: str, decision: Decision) -> 
     return True
 
 
-def record_signs(signs: Mapping[str, Signs]) -> Unit[None]:
-    """Merge signs of life; those of unknown workspaces vanish. Sorted, so that two writers cannot lock crosswise."""
-    merged: list[Params] = [rows.signs_values(workspace_id, signs[workspace_id]) for workspace_id in sorted(signs)]
-    yield sql.MERGE_SIGNS, merged
+def numbers(names: Sequence[str]) -> Unit[dict[str, int]]:
+    """Find the numbers of workspaces; who is unknown has none."""
+    found = yield sql.NUMBERS, [(name,) for name in names]
+    return {name: number for name, number in found}  # noqa: C416 - a row is no pair that `dict` takes
+
+
+def record_signs(signs: Sequence[tuple[int, Signs]]) -> Unit[None]:
+    """Merge signs of life by the numbers of their workspaces."""
+    yield sql.MERGE_SIGNS, [rows.signs_row(number, each) for number, each in signs]
     yield sql.CONTRADICT_DOWN, {}
 
 
-def save_restart(restart: Restart, held_by: str | None, now: datetime | None) -> Unit[bool]:
-    """Update an open restart by the right of its lease, or take it over."""
+def save_restart(restart: Restart, held_by: str | None, now: datetime | None, decision: Decision | None) -> Unit[bool]:
+    """Update an open restart by the right of its lease, or take it over; log what was done."""
     values = rows.restart_values(restart)
     if held_by is not None:
         saved = yield sql.KEEP_RESTART, {**values, "held_by": held_by}
@@ -119,12 +124,25 @@ def save_restart(restart: Restart, held_by: str | None, now: datetime | None) ->
         raise ValueError("taking a restart over needs now, to know whether its lease ran out")
     else:
         saved = yield sql.TAKE_RESTART, {**values, "now": micros(now)}
+    if saved and decision is not None:
+        yield log.ADD_DECISION, rows.decision_values(decision)
     return bool(saved)
 
 
-def restarts(workspace_id: str, limit: int) -> Unit[Sequence[Restart]]:
+def restart(workspace_id: str, generation: int) -> Unit[Restart | None]:
+    """Read one."""
+    found = yield sql.RESTART, {"workspace_id": workspace_id, "generation": generation}
+    return rows.restart(found[0]) if found else None
+
+
+def restarts(workspace_id: str, limit: int, before: int | None) -> Unit[Sequence[Restart]]:
     """Read the latest, newest first."""
-    found = yield sql.RESTARTS_OF, {"workspace_id": workspace_id, "limit": limit}
+    params: Params = {
+        "workspace_id": workspace_id,
+        "limit": limit,
+        "before": _NEVER if before is None else before,
+    }
+    found = yield sql.RESTARTS_OF, params
     return [rows.restart(row) for row in found]
 
 
