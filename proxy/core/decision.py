@@ -32,7 +32,9 @@ class Trigger(StrEnum):
 class Decision:
     """Append-only. `verdict` and `rule` are empty where no verdict was asked; `action` is what was done about it.
 
-    `evidence` holds JSON-able facts only, never bodies, headers or secrets. `receipt` names the deferral concerned.
+    `evidence` holds JSON-able facts only, never bodies, headers or secrets. `request_id` names the request that it was
+    decided for, `receipt` the deferral concerned; `incarnation` and `generation` say of which life and after which
+    restart it speaks. `id` is given by the store and grows; two lines that differ in it alone say the same.
     """
 
     workspace_id: str
@@ -47,3 +49,4 @@ class Decision:
     receipt: str | None = None
     incarnation: int = 0
     generation: int = 0
+    id: int = field(default=0, compare=False)

@@ -23,6 +23,7 @@ import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import chain
 
 
 class State(StrEnum):
@@ -108,6 +109,15 @@ class Lease:
     until: datetime
 
 
+POLLED = "poll:"
+"""How the owner of a polling workspace's lease begins; no proxy is called so."""
+
+
+def poller(workspace_id: str, incarnation: int) -> str:
+    """The owner of what one life of a polling workspace claims."""
+    return f"{POLLED}{workspace_id}:{incarnation}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deferral:
     """A deferred request. `seq` is given by the store and grows in acceptance order.
@@ -157,7 +167,7 @@ class Deferral:
     @property
     def size(self) -> int:
         """Bytes that count against a queue's limit."""
-        return len(self.request.body) + sum(len(name) + len(value) for name, value in self.request.headers)
+        return len(self.request.body) + sum(map(len, chain.from_iterable(self.request.headers)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +210,11 @@ def not_again(error: str | None) -> str:
     return f"it may have reached the agent and redelivery is never: {error}"
 
 
+def attempts_used_up(attempts: int, error: str | None) -> str:
+    """Why a deferral is given up whose budget is spent."""
+    return f"{attempts} attempts used up: {error}"
+
+
 def after_failed_try(  # noqa: PLR0911 - one return per row of the table
     deferral: Deferral,
     *,
@@ -237,5 +252,5 @@ def after_failed_try(  # noqa: PLR0911 - one return per row of the table
         return Bury(reason="idle_timeout")
     attempts = deferral.attempts + 1
     if 0 < policy.attempts <= attempts:
-        return Bury(reason=f"{attempts} attempts used up: {error}")
+        return Bury(reason=attempts_used_up(attempts, error))
     return Again(at=now + wait, attempts=attempts, maybe=True, gateway_since=None, error=error)

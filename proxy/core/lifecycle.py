@@ -52,6 +52,8 @@ class Lifecycle(StrEnum):
 
 
 PARKED = frozenset({Desired.PAUSED, Desired.HIBERNATED, Desired.DRAINING, Desired.REMOVED})
+RESTING = frozenset({Desired.PAUSED, Desired.HIBERNATED})
+"""Parked with the prospect of running again: the compute is stopped, requests wait."""
 SERVING = frozenset({Status.STARTING, Status.READY, Status.DEGRADED})
 
 
@@ -86,7 +88,7 @@ def _edges() -> tuple[Edge, ...]:
         ((s.DEGRADED,), s.READY, (c.BEAT, c.PROBE, c.REGISTRATION)),
         ((s.READY, s.DEGRADED), s.STARTING, (c.NEW_BOOT,)),
         ((s.READY, s.DEGRADED, s.STARTING, s.OFFLINE, s.ABANDONED), s.RESTARTING, (c.COORDINATOR,)),
-        ((s.READY, s.DEGRADED, s.STARTING), s.OFFLINE, (c.VERDICT, c.STALE)),
+        ((s.READY, s.DEGRADED, s.STARTING), s.OFFLINE, (c.VERDICT, c.STALE, c.ADMIN)),
         ((s.RESTARTING,), s.STARTING, (c.COORDINATOR, c.NEW_BOOT)),
         ((s.RESTARTING,), s.OFFLINE, (c.COORDINATOR,)),
         ((s.RESTARTING, s.OFFLINE, s.STARTING), s.ABANDONED, (c.BRAKE,)),
@@ -120,3 +122,30 @@ def move(source: Status, target: Status, cause: Cause) -> Status:
 def may_move(source: Status, target: Status, cause: Cause) -> bool:
     """Say whether `move` would succeed."""
     return source is target or cause in _BY_PAIR.get((source, target), frozenset())
+
+
+class Word(StrEnum):
+    """What changes `desired`: an administrator's verb, or somebody who needs a hibernated workspace."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    HIBERNATE = "hibernate"
+    WAKE = "wake"
+    REMOVE = "remove"
+
+
+DESIRED_EDGES: tuple[tuple[Desired, Desired, frozenset[Word]], ...] = (
+    (Desired.RUNNING, Desired.PAUSED, frozenset({Word.PAUSE})),
+    (Desired.HIBERNATED, Desired.PAUSED, frozenset({Word.PAUSE})),
+    (Desired.RUNNING, Desired.HIBERNATED, frozenset({Word.HIBERNATE})),
+    (Desired.PAUSED, Desired.HIBERNATED, frozenset({Word.HIBERNATE})),
+    (Desired.PAUSED, Desired.RUNNING, frozenset({Word.RESUME})),
+    (Desired.HIBERNATED, Desired.RUNNING, frozenset({Word.RESUME, Word.WAKE})),
+    *((source, Desired.REMOVED, frozenset({Word.REMOVE})) for source in Desired if source is not Desired.REMOVED),
+)
+"""Every legal change of `desired`, and who may ask for it. Nothing asks for `draining` yet."""
+
+
+def may_want(source: Desired, target: Desired) -> bool:
+    """Say whether `desired` may change like that."""
+    return any((source, target) == edge[:2] for edge in DESIRED_EDGES)

@@ -99,7 +99,7 @@ from proxy.core.evidence import (
     Verdict,
 )
 from proxy.core.liveness_case import Case
-from proxy.core.liveness_rules import RULES, Asks, Gives
+from proxy.core.liveness_rules import RULES, Asks, Gives, Rule
 from proxy.core.presets import LivenessPolicy, Preset
 
 __all__ = [
@@ -116,6 +116,7 @@ __all__ = [
     "Unknown",
     "Unsettled",
     "Verdict",
+    "because",
     "judge",
     "most_asks",
     "throttled",
@@ -135,15 +136,32 @@ def judge(policy: LivenessPolicy, evidence: Evidence, now: datetime) -> Verdict 
         older than the instant they were asked for, are not consulted. After at most `most_asks(policy)` readings
         there is a verdict.
     """
+    case, rule, due = _walk(policy, evidence)
+    answer = rule.answer
+    if isinstance(answer, Gives):
+        return answer.verdict(rule=rule.name, strikes=answer.strikes(case))
+    return Unsettled(ask=answer.ask, at=max(due, now), rule=rule.name)
+
+
+def because(policy: LivenessPolicy, evidence: Evidence) -> str:
+    """The condition of the rule at which an evaluation stands with this evidence, in words with the policy's numbers.
+
+    A rule's name may stand on several rows; this is the row that gave the verdict (or asks).
+    """
+    return _walk(policy, evidence)[1].when.spelled_out(policy)
+
+
+def _walk(policy: LivenessPolicy, evidence: Evidence) -> tuple[Case, Rule, datetime]:
+    """Follow the rules to the first that gives a verdict, or asks for what was not read; when that is due."""
     case = Case(policy=policy, evidence=evidence)
     for rule in RULES[policy.preset]:
         while rule.when.holds(case):
             answer = rule.answer
             if isinstance(answer, Gives):
-                return answer.verdict(rule=rule.name, strikes=answer.strikes(case))
+                return case, rule, case.last_read_at
             due = case.last_read_at + answer.delay(case)
             if not case.take(answer.ask, due):
-                return Unsettled(ask=answer.ask, at=max(due, now), rule=rule.name)
+                return case, rule, due
     raise AssertionError(f"the last rule of {policy.preset} must always hold")
 
 

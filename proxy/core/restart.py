@@ -32,9 +32,10 @@ class Trigger(StrEnum):
     ADMIN = "admin"
     CONFIG = "config"
     ANNOUNCED = "announced"
+    WAKE = "wake"
 
 
-ON_DEMAND = frozenset({Trigger.ADMIN, Trigger.CONFIG})
+ON_DEMAND = frozenset({Trigger.ADMIN, Trigger.CONFIG, Trigger.WAKE})
 """Somebody's own wish: no brake holds it, and it clears what the brakes have counted."""
 
 
@@ -163,13 +164,19 @@ def counted(history: History, since: datetime) -> tuple[Restart, ...]:
     return tuple(cycle for cycle in history.cycles if cycle.trigger in braked and cycle.started_at > since)
 
 
-def next_allowed(history: History, policy: RestartPolicy, now: datetime) -> datetime:
-    """The instant at which backoff allows the next start: after n failed cycles in a row, backoff x 2^(n-1)."""
+def failed_in_a_row(history: History) -> int:
+    """How many of the latest cycles failed one after the other."""
     failures = 0
     for cycle in reversed(history.cycles):
         if cycle.phase is not Phase.FAILED:
             break
         failures += 1
+    return failures
+
+
+def next_allowed(history: History, policy: RestartPolicy, now: datetime) -> datetime:
+    """The instant at which backoff allows the next start: after n failed cycles in a row, backoff x 2^(n-1)."""
+    failures = failed_in_a_row(history)
     if failures == 0 or policy.backoff <= 0:
         return now
     last = history.cycles[-1]

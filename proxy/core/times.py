@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
+_SECONDS_IN_A_DAY: Final = 86_400
+_MICROS_IN_A_SECOND: Final = 1_000_000
 _LEAP_SECOND: Final = 60
 _MINUTES_IN_AN_HOUR: Final = 60
 _RFC3339: Final = re.compile(
@@ -23,9 +24,11 @@ _RFC3339: Final = re.compile(
 
 def micros(instant: datetime) -> int:
     """Return whole microseconds since 1970-01-01T00:00:00Z; ValueError for a ``datetime`` without a zone."""
-    if instant.utcoffset() is None:
-        raise ValueError("an instant needs a time zone")
-    return (instant - EPOCH) // _MICROSECOND
+    try:
+        since = instant - EPOCH
+    except TypeError:
+        raise ValueError("an instant needs a time zone") from None
+    return (since.days * _SECONDS_IN_A_DAY + since.seconds) * _MICROS_IN_A_SECOND + since.microseconds
 
 
 def from_micros(count: int) -> datetime:

@@ -52,8 +52,8 @@ class Credentials:
     """What a request's headers say about its caller.
 
     ``token`` is well formed but unverified; None means that the caller showed none. ``strip_authorization`` says that
-    ``Authorization`` holds a Holdfast token and must not reach the agent. ``denied`` means that the headers contradict
-    each other or hold a malformed token: answer 401, whatever else they hold.
+    ``Authorization`` holds a Holdfast token and must not reach the agent. ``denied`` means that the header that counts
+    is given twice or holds a malformed token: answer 401, whatever else there is.
     """
 
     token: str | None
@@ -87,20 +87,34 @@ def digest(token: str) -> str:
 
 def matches(token: str, stored: str) -> bool:
     """Whether ``token`` has the digest ``stored``, compared in constant time; False for a malformed digest."""
-    return hmac.compare_digest(digest(token).encode(), stored.encode("utf-8", "surrogateescape"))
+    return same(digest(token), stored)
+
+
+def same(hashed: str, stored: str) -> bool:
+    """Whether two digests are one, compared in constant time; False for a malformed one."""
+    return hmac.compare_digest(hashed.encode("utf-8", "surrogateescape"), stored.encode("utf-8", "surrogateescape"))
 
 
 def read_credentials(*, holdfast_token: Sequence[str], authorization: Sequence[str]) -> Credentials:
     """Read the caller's token from every value of ``Holdfast-Token`` and of ``Authorization``.
 
     ``Holdfast-Token`` comes first, else ``Authorization: Bearer hf_...``; any other ``Authorization`` is the agent's
-    and stays, however odd. A header given twice, or two different tokens in two headers, is denied: somebody between
-    us and the caller might have picked the other one.
+    and stays, however odd. Where ``Holdfast-Token`` is given, nothing else is read: a Holdfast token that stands in
+    ``Authorization`` as well, the same or another, is only kept from the agent. The header that counts must hold one
+    well-formed token and be given once: of two values, somebody between us and the caller might have picked the other.
     """
-    bearers = [found.group(1).strip() for value in authorization if (found := _BEARER_HOLDFAST.fullmatch(value))]
+    bearers = (
+        [found.group(1).strip() for value in authorization if (found := _BEARER_HOLDFAST.fullmatch(value))]
+        if authorization
+        else []
+    )
     strip = bool(bearers)
-    shown = {value.strip() for value in holdfast_token} | set(bearers)
-    is_ambiguous = len(shown) > 1 or len(holdfast_token) > 1 or (strip and len(authorization) > 1)
-    if is_ambiguous or any(WELL_FORMED.fullmatch(token) is None for token in shown):
+    if holdfast_token:
+        shown, given = holdfast_token[0].strip(), len(holdfast_token)
+    elif bearers:
+        shown, given = bearers[0], len(authorization)
+    else:
+        return Credentials(token=None, strip_authorization=False)
+    if given > 1 or WELL_FORMED.fullmatch(shown) is None:
         return Credentials(token=None, strip_authorization=strip, denied=True)
-    return Credentials(token=next(iter(shown), None), strip_authorization=strip)
+    return Credentials(token=shown, strip_authorization=strip)

@@ -14,9 +14,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from proxy.core.lifecycle import PARKED, Cause, Desired, Lifecycle, Status, may_move, move
+from proxy.core.lifecycle import PARKED, RESTING, Cause, Desired, Lifecycle, Status, may_move, may_want, move
 from proxy.core.liveness import Strikes
 from proxy.core.outcome import DeadAction, Redelivery, UnmanagedAway
+
+MOST_PAST_BOOTS = 16
+"""Boot_ids of earlier lives that are remembered."""
 
 
 class DeliveryMode(StrEnum):
@@ -45,7 +48,10 @@ class LastVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What an admin may set per workspace; None means the configured default."""
+    """What an admin may set per workspace; None means the configured default.
+
+    `allow_from` is the list of those who may call it, as the admin wrote it (`core.access`).
+    """
 
     max_concurrent: int | None = None
     dead_action: DeadAction | None = None
@@ -55,6 +61,7 @@ class Settings:
     hold_seconds: float | None = None
     policy: Mapping[str, Any] = field(default_factory=dict)
     probe: Mapping[str, Any] | None = None
+    allow_from: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +73,7 @@ class Workspace:
     that Holdfast itself started is bound, any later one is a new life. `exited_at` is an unasked exit of this very
     incarnation; `announced_at` opened the settle window without a restart of ours, once per incarnation.
     `restart_pending`: an admin or a configuration write asked for one more cycle while one was running.
+    `past_boots` are boot_ids of lives before this one, the latest last: who shows one of them is no new life.
     `version` is the compare-and-set counter of the row.
     """
 
@@ -102,11 +110,17 @@ class Workspace:
     offline_rule: str | None = None
     strikes: Strikes = field(default_factory=Strikes)
     last_verdict: LastVerdict | None = None
+    past_boots: tuple[str, ...] = ()
 
     @property
     def parked(self) -> bool:
         """Administration keeps it from running."""
         return self.desired in PARKED
+
+    @property
+    def resting(self) -> bool:
+        """Its compute is to be stopped, and to be started again one day."""
+        return self.desired in RESTING
 
     @property
     def runtime_type(self) -> str:
@@ -116,7 +130,7 @@ class Workspace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """What a PUT says; None means "not said". `by_admin` decides whose URL it is."""
+    """What a PUT says; None means "not said". `by_admin` decides whose URL it is; `is_root` takes the parent away."""
 
     by_admin: bool
     url: str | None = None
@@ -125,6 +139,7 @@ class Registration:
     agent_card: Mapping[str, Any] | None = None
     runtime: Mapping[str, Any] | None = None
     parent: str | None = None
+    is_root: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -141,7 +156,7 @@ def register(known: Workspace | None, workspace_id: str, said: Registration, now
         delivery_mode=said.delivery_mode or base.delivery_mode,
         agent_card=said.agent_card if said.agent_card is not None else base.agent_card,
         runtime=said.runtime if said.runtime is not None else base.runtime,
-        parent=said.parent if said.parent is not None else base.parent,
+        parent=said.parent if said.parent is not None or said.is_root else base.parent,
         settings=replace(base.settings, **said.settings),
     )
     if said.url is not None:
@@ -150,7 +165,9 @@ def register(known: Workspace | None, workspace_id: str, said: Registration, now
         source = UrlSource.CONFIGURED if said.by_admin or repeats else UrlSource.ANNOUNCED
         updated = replace(updated, url=said.url, url_source=source)
     if said.boot_id is not None:
-        updated = meet_boot(updated, said.boot_id, now)
+        # Who registers under a name that was used before says so on purpose; a beat or a claim under it is a leftover.
+        others = tuple(name for name in updated.past_boots if name != said.boot_id)
+        updated = meet_boot(replace(updated, past_boots=others), said.boot_id, now)
     if said.by_admin:
         # An admin's word revives a workspace that nobody hosts, but says nothing about whether it listens.
         if updated.status in {Status.OFFLINE, Status.ABANDONED} and updated.runtime_type == "none":
@@ -171,8 +188,17 @@ def _reachable(workspace: Workspace) -> bool:
 
 
 def of_old_life(workspace: Workspace, boot_id: str) -> bool:
-    """Say whether a boot_id is that of the life before the last restart, while the new one has not shown its own."""
-    return boot_id == workspace.boot_id and not workspace.bound and workspace.generation > 0
+    """Say whether a boot_id is that of an earlier life; also while the one after a restart has not shown its own."""
+    before_restart = boot_id == workspace.boot_id and not workspace.bound and workspace.generation > 0
+    return before_restart or boot_id in workspace.past_boots
+
+
+def _past_boots(workspace: Workspace, boot_id: str) -> tuple[str, ...]:
+    """The boot_ids of the past once `boot_id` is that of the present."""
+    last = workspace.boot_id
+    if last is None or last == boot_id:
+        return workspace.past_boots
+    return (*workspace.past_boots, last)[-MOST_PAST_BOOTS:]
 
 
 def meet_boot(workspace: Workspace, boot_id: str, now: datetime) -> Workspace:
@@ -182,12 +208,14 @@ def meet_boot(workspace: Workspace, boot_id: str, now: datetime) -> Workspace:
     """
     if of_old_life(workspace, boot_id):
         return workspace
+    past = _past_boots(workspace, boot_id)
     if boot_id == workspace.boot_id or (not workspace.bound and workspace.status is not Status.ABANDONED):
-        return replace(workspace, boot_id=boot_id, bound=True)
+        return replace(workspace, boot_id=boot_id, bound=True, past_boots=past)
     return replace(
         new_life(workspace, now),
         boot_id=boot_id,
         bound=True,
+        past_boots=past,
         status=move(workspace.status, Status.STARTING, Cause.NEW_BOOT)
         if may_move(workspace.status, Status.STARTING, Cause.NEW_BOOT)
         else workspace.status,
@@ -278,6 +306,42 @@ def go_offline(workspace: Workspace, cause: Cause, rule: str) -> Workspace | Non
         workspace,
         status=Status.OFFLINE,
         offline_rule=rule,
+        strikes=Strikes(),
+        url=None if announced else workspace.url,
+        url_source=UrlSource.NONE if announced else workspace.url_source,
+    )
+
+
+def park(workspace: Workspace, desired: Desired) -> Workspace | None:
+    """Return the workspace as paused or hibernated; None where that is no change, or no way (see `DESIRED_EDGES`).
+
+    `stopped_at` stays unknown until its compute was stopped: a proxy that dies in between finds what is left to do.
+    """
+    if workspace.desired is desired or not may_want(workspace.desired, desired):
+        return None
+    stopped_at = workspace.stopped_at if workspace.resting else None
+    return replace(workspace, desired=desired, stopped_at=stopped_at, restart_pending=False)
+
+
+def unpark(workspace: Workspace) -> Workspace:
+    """Return the workspace as wanted again; what was stopped is started by whoever writes this."""
+    return replace(workspace, desired=Desired.RUNNING, stopped_at=None)
+
+
+def rest(workspace: Workspace, now: datetime) -> Workspace | None:
+    """Return a parked workspace whose compute was stopped: away, and not because it died; None where it is not parked.
+
+    A workspace that was given up stays so: only its next start says otherwise.
+    """
+    if not workspace.resting:
+        return None
+    announced = workspace.url_source is UrlSource.ANNOUNCED
+    away = may_move(workspace.status, Status.OFFLINE, Cause.ADMIN)
+    return replace(
+        workspace,
+        status=Status.OFFLINE if away else workspace.status,
+        stopped_at=now,
+        offline_rule=None,
         strikes=Strikes(),
         url=None if announced else workspace.url,
         url_source=UrlSource.NONE if announced else workspace.url_source,

@@ -9,8 +9,9 @@ from a2a.types.a2a_pb2 import AgentCard
 from google.protobuf.json_format import ParseDict
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
-from proxy.core.a2a import rewrite_card
+from proxy.core.a2a import is_card, rewrite_card
 
 PUBLIC = "https://proxy.example/workspaces/w/a2a"
 UPSTREAM = "http://127.0.0.1:9001/agent"
@@ -41,6 +42,10 @@ def address_of(url: str, upstream: str = UPSTREAM) -> object:
         ("HTTP://h/agent/x", UPSTREAM, f"{PUBLIC}/x"),
         ("http://h/agent/../../other/a2a", UPSTREAM, PUBLIC),
         ("http://h/agent/x/%2E%2e/y", UPSTREAM, PUBLIC),
+        (PUBLIC, UPSTREAM, PUBLIC),
+        (f"{PUBLIC}/rpc?x=1", "http://127.0.0.1:9001", f"{PUBLIC}/rpc?x=1"),
+        (f"{PUBLIC}x", UPSTREAM, PUBLIC),
+        (f"{PUBLIC}/../../../admin", UPSTREAM, PUBLIC),
     ],
 )
 def test_an_address_below_the_upstreams_keeps_its_path_below(url, upstream, moved):
@@ -162,6 +167,77 @@ def test_unknown_fields_keep_their_bytes():
 )
 def test_what_is_no_card_stays_as_it_is(body):
     assert rewrite_card(body, PUBLIC, UPSTREAM) is body
+
+
+@pytest.mark.parametrize(
+    ("urls", "upstream", "carried"),
+    [
+        (["http://127.0.0.1:9001/a", "http://other.example/b"], "http://127.0.0.1:9001", ["/a"]),
+        (["http://other.example/b", "http://127.0.0.1:9001/a"], "http://127.0.0.1:9001", ["/a"]),
+        (["http://localhost:9001/a", "http://0.0.0.0:9001/b", "http://[::1]:9001/c"], "http://127.9.9.9:9001", "abc"),
+        (["http://127.0.0.1:9001/a", "http://127.0.0.1:9002/b"], "http://127.0.0.1:9001", ["/a"]),
+        (["http://agent:80/a", "http://AGENT/b", "https://agent/c"], "http://agent", "ab"),
+        (["https://own.example/a", "https://own.example:443/b", "https://b.example/c"], "http://10.0.0.7:9001", "ab"),
+        ([f"{PUBLIC}/a", "https://own.example/b", "https://b.example/c"], "http://10.0.0.7:9001", "ab"),
+        (["ftp://agent/a", "http://[", "http://h:99999/b", "agent:9001", "http://agent/c"], "http://agent", "c"),
+        ([], "http://agent", []),
+    ],
+)
+def test_only_interfaces_of_the_agents_own_server_are_carried(urls, upstream, carried):
+    card = {"name": "a", "supportedInterfaces": [{"url": url, "protocolBinding": "JSONRPC"} for url in urls]}
+    shown = rewritten(card, upstream=upstream)["supportedInterfaces"]
+    assert isinstance(shown, list)
+    assert [one["url"] for one in shown] == [f"{PUBLIC}/{path.lstrip('/')}" for path in carried]
+    kept = json.loads(rewrite_card(json.dumps(card).encode(), PUBLIC, upstream, keep_others=True))
+    assert len(kept["supportedInterfaces"]) == len(urls)
+
+
+def test_a_main_address_that_is_not_carried_stays_where_others_are_kept():
+    grpc = {"name": "a", "url": "h:50051", "preferredTransport": "GRPC", "signatures": [1]}
+    body = json.dumps(grpc).encode()
+    assert rewrite_card(body, PUBLIC, UPSTREAM, keep_others=True) is body
+
+
+LEADS_HERE = {"name": "a", "url": f"{PUBLIC}/rpc", "supportedInterfaces": [{"url": PUBLIC}], "signatures": [1]}
+
+
+def test_a_card_that_leads_here_already_keeps_its_bytes_and_signatures():
+    body = json.dumps(LEADS_HERE, indent=2).encode()
+    assert rewrite_card(body, PUBLIC, UPSTREAM, sign=lambda _: pytest.fail("it is signed")) is body
+
+
+def test_what_was_changed_or_had_no_signature_is_signed():
+    for card in (
+        LEADS_HERE | {"url": "http://127.0.0.1:9001/agent"},
+        LEADS_HERE | {"signatures": []},
+        LEADS_HERE | {"signatures": None},
+    ):
+        made = json.loads(
+            rewrite_card(
+                json.dumps(card).encode(),
+                PUBLIC,
+                UPSTREAM,
+                sign=lambda c: c.update(signatures=Raw(b'["ours"]')) is None,
+            )
+        )
+        assert made["signatures"] == ["ours"]
+    unsigned = LEADS_HERE | {"url": "http://127.0.0.1:9001/agent"}
+    assert "signatures" not in json.loads(
+        rewrite_card(json.dumps(unsigned).encode(), PUBLIC, UPSTREAM, sign=lambda _: False)
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"name":"a","url":"http://h"}', True),
+        (b'{"jsonrpc":"2.0","name":"a","url":"http://h"}', False),
+        (b"[]", False),
+        (b"{}", False),
+    ],
+)
+def test_a_card_is_known_by_its_members(body, expected):
+    assert is_card(body) is expected
 
 
 @given(

@@ -3,6 +3,7 @@
 import json
 import random
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -24,9 +25,12 @@ def seeded(seed: int) -> random.Random:
     return random.Random(seed)  # noqa: S311 - ids are names here, not secrets
 
 
-@given(st.integers())
-def test_a_provisional_id_is_a_uuid_of_version_8_that_starts_with_4a2(seed):
-    made = provisional_id(seeded(seed))
+NOW = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+@given(st.integers(), st.datetimes(min_value=datetime(1970, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001 - UTC is given
+def test_a_provisional_id_is_a_uuid_of_version_8_that_starts_with_4a2(seed, now):
+    made = provisional_id(seeded(seed), now)
     parsed = uuid.UUID(made)
     assert (parsed.version, parsed.variant, str(parsed)) == (8, uuid.RFC_4122, made)
     assert parsed.int >> 116 == 0x4A2
@@ -36,7 +40,7 @@ def test_a_provisional_id_is_a_uuid_of_version_8_that_starts_with_4a2(seed):
 
 def test_provisional_ids_differ():
     chance = seeded(1)
-    assert len({provisional_id(chance) for _ in range(1000)}) == 1000
+    assert len({provisional_id(chance, NOW) for _ in range(1000)}) == 1000
 
 
 @given(st.uuids(version=4))
@@ -46,14 +50,27 @@ def test_ids_that_agents_make_are_not_provisional(made):
 
 
 def test_only_the_whole_text_exactly_as_given_is_provisional():
-    made = provisional_id(seeded(2))
+    made = provisional_id(seeded(2), NOW)
     for other in (made + "0", "0" + made, made.upper(), made.replace("-", ""), made + "\n", ""):
         assert not is_provisional(other)
 
 
-def test_a_new_context_id_is_a_random_uuid():
-    assert uuid.UUID(new_context_id(seeded(3))).version == 4
-    assert new_context_id(seeded(3)) == new_context_id(seeded(3))
+def test_a_new_context_id_is_a_uuid_of_version_7():
+    made = uuid.UUID(new_context_id(seeded(3), NOW))
+    assert (made.version, made.variant) == (7, uuid.RFC_4122)
+    assert made.int >> 80 == int(NOW.timestamp() * 1000)
+    assert str(made) == new_context_id(seeded(3), NOW) != new_context_id(seeded(4), NOW)
+
+
+@given(st.integers(0, 2**40), st.integers(1, 2**40))
+def test_ids_that_are_made_later_sort_behind(first, later):
+    """New entries of an index lie side by side then. An hour is 3.6e9 microseconds; ids tell milliseconds apart."""
+    early, late = (NOW + timedelta(microseconds=count) for count in (first, first + later))
+    assert new_context_id(seeded(1), early)[:18] <= new_context_id(seeded(2), late)[:18]
+    assert provisional_id(seeded(1), early)[:18] <= provisional_id(seeded(2), late)[:18]
+    if later >= 1000:
+        assert new_context_id(seeded(1), early) < new_context_id(seeded(2), late)
+        assert provisional_id(seeded(1), early) < provisional_id(seeded(2), late)
 
 
 def test_a_derived_id_depends_on_its_names_only():

@@ -17,9 +17,9 @@ degraded   -> restarting coordinator
 starting   -> restarting coordinator
 offline    -> restarting coordinator
 abandoned  -> restarting coordinator
-ready      -> offline    verdict stale
-degraded   -> offline    verdict stale
-starting   -> offline    verdict stale
+ready      -> offline    verdict stale admin
+degraded   -> offline    verdict stale admin
+starting   -> offline    verdict stale admin
 restarting -> starting   coordinator new_boot
 restarting -> offline    coordinator
 restarting -> abandoned  brake

@@ -96,10 +96,15 @@ DENIED_STRIPPED = Credentials(token=None, strip_authorization=True, denied=True)
         ([A], ["Bearer one", "Bearer two"], Credentials(token=A, strip_authorization=False)),
         # the same token twice over is one token, and does not reach the agent
         ([A], [f"Bearer {A}"], Credentials(token=A, strip_authorization=True)),
-        # contradictions and duplicates
+        # where Holdfast-Token is given it counts alone; another token in Authorization does not reach the agent either
+        ([A], [f"Bearer {B}"], Credentials(token=A, strip_authorization=True)),
+        ([A], ["Bearer hf_"], Credentials(token=A, strip_authorization=True)),
+        ([A], [f"Bearer {B}", "Bearer sk-agent"], Credentials(token=A, strip_authorization=True)),
+        (["sk-agent"], [f"Bearer {A}"], DENIED_STRIPPED),
+        ([A, B], [f"Bearer {A}"], DENIED_STRIPPED),
+        # the header that counts is given once
         ([A, B], [], DENIED),
         ([A, A], [], DENIED),
-        ([A], [f"Bearer {B}"], DENIED_STRIPPED),
         ([], [f"Bearer {A}", f"Bearer {B}"], DENIED_STRIPPED),
         ([], [f"Bearer {A}", f"Bearer {A}"], DENIED_STRIPPED),
         ([], [f"Bearer {A}", "Bearer sk-agent"], DENIED_STRIPPED),

@@ -1,15 +1,21 @@
 """Owns what a client sees of an agent's card: its addresses, all below the one where Holdfast stands.
 
-Knows nothing of caching, ETags, and of where cards are kept.
+Knows nothing of caching, ETags, keys, and of where cards are kept.
 
 Clients refuse cards whose interfaces have several origins, and go past the proxy where one is left alone. So every
-interface that Holdfast carries is rewritten, every other (gRPC, addresses that are not HTTP) is dropped, and the
-`signatures` go, since they no longer hold: a broken signature looks like tampering (A2A v1.0 section 8.4). Addresses of
-other things (provider, documentation, icons, OAuth servers) are not interfaces and stay. So does every unknown field.
+interface that Holdfast carries is rewritten and every other is dropped: gRPC, addresses that are not HTTP, and other
+servers than the agent. Agents often do not know under which name they are dialled; the agent's own server is the one
+that Holdfast dials where the card names it, else the one of the card's first HTTP interface. Addresses of other things
+(provider, documentation, icons, OAuth servers) are not interfaces and stay. So does every unknown field.
+
+A card in which no interface had to change passes as it is, byte for byte. In every other one the agent's `signatures`
+no longer hold, and a broken signature looks like tampering (A2A v1.0 section 8.4): they go, or Holdfast's own takes
+their place.
 """
 
+from collections.abc import Callable, Iterator
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from msgspec import Raw
 
@@ -21,40 +27,93 @@ _OLD_LISTS: Final = ("additionalInterfaces", "additional_interfaces")
 _TRANSPORTS: Final = ("protocolBinding", "protocol_binding", "transport")
 _PREFERRED: Final = ("preferredTransport", "preferred_transport")
 _MARKS: Final = ("name", "skills", "capabilities")
+_SIGNATURES: Final = "signatures"
+_PORTS: Final = {"http": 80, "https": 443}
+_MYSELF: Final = frozenset({"localhost", "0.0.0.0", "::", "::1"})  # noqa: S104 - names that agents give themselves
+_LOOPBACK: Final = "127."
+
+Sign = Callable[[Members], bool]
+"""Puts a signature into a card; False for a card that cannot be signed."""
+
+_Server = tuple[str, int | None]
+_NOBODY: Final[_Server] = ("", None)
 
 
-def rewrite_card(body: bytes, public_base: str, upstream_base: str) -> bytes:
+def is_card(body: bytes) -> bool:
+    """Whether a body is an agent's card by itself (not one inside a JSON-RPC answer)."""
+    document = m.document(body)
+    return document is not None and "jsonrpc" not in document and _is_card(document)
+
+
+def rewrite_card(
+    body: bytes, public_base: str, upstream_base: str, *, keep_others: bool = False, sign: Sign | None = None
+) -> bytes:
     """The card in `body` with its interfaces below `public_base`; any body that is no card as it is.
 
     `body` is a card or the JSON-RPC answer to a request for the extended one. An interface's path below that of
-    `upstream_base` is kept, since that is what Holdfast forwards; one that lies elsewhere leads to `public_base`.
+    `upstream_base` is kept, since that is what Holdfast forwards; one that lies elsewhere leads to `public_base`, one
+    that lies below `public_base` already stays. `keep_others` leaves interfaces that Holdfast does not carry where they
+    are. `sign` signs a card that was changed, or had no signature.
     """
     document = m.document(body)
     if document is None:
         return body
-    base = _Addresses(public=public_base.rstrip("/"), path=_path(upstream_base).rstrip("/"))
+    base = _Addresses(public=public_base.rstrip("/"), upstream=upstream_base, keep_others=keep_others)
 
-    def rewrite(card: Members) -> bool:
-        return _rewrite(card, base)
+    def show(card: Members) -> bool:
+        if not _is_card(card):
+            return False
+        changed = _rewrite(card, base)
+        if changed:
+            card.pop(_SIGNATURES, None)
+        if sign is not None and not m.items(card.get(_SIGNATURES)):
+            return sign(card) or changed
+        return changed
 
-    changed = m.change_member(document, "result", rewrite) if "jsonrpc" in document else rewrite(document)
+    changed = m.change_member(document, "result", show) if "jsonrpc" in document else show(document)
     return m.encode(document) if changed else body
 
 
 class _Addresses:
-    """Where interfaces are now, and where they are to be."""
+    """Where a card's interfaces are now, and where they are to be."""
 
-    __slots__ = ("path", "public")
+    __slots__ = ("keep_others", "own", "path", "public", "upstream")
 
-    def __init__(self, *, public: str, path: str) -> None:
+    def __init__(self, *, public: str, upstream: str, keep_others: bool) -> None:
+        parts = _split(upstream)
         self.public = public
-        self.path = path
+        self.path = parts.path.rstrip("/") if parts is not None else ""
+        self.upstream = _server(parts)
+        self.own = self.upstream
+        self.keep_others = keep_others
+
+    def meet(self, card: Members) -> None:
+        """Find out which server is the agent's own."""
+        named = [_server(_split(url)) for url in _addresses(card) if not self.is_public(url)]
+        self.own = self.upstream if self.upstream in named or not named else named[0]
+
+    def is_public(self, url: str) -> bool:
+        """It leads to the workspace behind Holdfast already."""
+        return url == self.public or url.startswith((f"{self.public}/", f"{self.public}?"))
+
+    def carries(self, url: str, transport: str | None) -> bool:
+        """Requests to that interface are what Holdfast forwards."""
+        if (transport or "").upper() == "GRPC":
+            return False
+        parts = _split(url)
+        return parts is not None and (self.is_public(url) or _server(parts) == self.own)
 
     def moved(self, url: str) -> str:
-        """The public address of an upstream address. The host does not matter: agents often do not know their own."""
-        parts = urlsplit(url)
-        below = parts.path[len(self.path) :] if _lies_below(parts.path, self.path) else ""
-        if below == "/" and not self.path:
+        """The public address of an upstream address."""
+        parts = _split(url)
+        if parts is None:
+            return self.public
+        path = parts.path
+        below = path[len(self.path) :] if path == self.path or path.startswith(f"{self.path}/") else ""
+        if self.is_public(url):
+            path = urlsplit(self.public).path
+            below = parts.path[len(path) :]
+        elif below == "/" and not self.path:
             below = ""  # `http://host` and `http://host/` are one address
         if any(unquote(segment) in {".", ".."} for segment in below.split("/")):
             below = ""  # a client would resolve it, and leave the workspace
@@ -62,23 +121,29 @@ class _Addresses:
 
 
 def _rewrite(card: Members, base: _Addresses) -> bool:
-    if not _is_card(card):
-        return False
-    card.pop("signatures", None)
-    for name in _NEW_LISTS:
-        if name in card:
-            card[name] = m.raw(_carried(card[name], base))
+    """Rewrite every interface; whether any of them is another now."""
+    base.meet(card)
+    changed = False
     remaining: list[Members] = []
-    for name in _OLD_LISTS:
-        if name in card:
-            remaining = _carried(card[name], base)
-            card[name] = m.raw(remaining)
+    for name in (*_NEW_LISTS, *_OLD_LISTS):
+        if name not in card:
+            continue
+        shown, differs = _shown(card[name], base)
+        if differs:
+            card[name] = m.raw(shown)
+            changed = True
+        if name in _OLD_LISTS:
+            remaining = shown
     url = m.text(card.get("url"))
     if url is None:
-        return True
-    transport = next((m.text(card[name]) for name in _PREFERRED if name in card), None)
-    if _is_carried(url, transport):
-        card["url"] = m.raw(base.moved(url))
+        return changed
+    if base.carries(url, next((m.text(card[name]) for name in _PREFERRED if name in card), None)):
+        moved = base.moved(url)
+        if moved == url:
+            return changed
+        card["url"] = m.raw(moved)
+    elif base.keep_others:
+        return changed
     else:
         _prefer_another(card, remaining, base)
     return True
@@ -96,26 +161,43 @@ def _prefer_another(card: Members, remaining: list[Members], base: _Addresses) -
             card["preferredTransport"] = transport
 
 
-def _carried(interfaces: Raw, base: _Addresses) -> list[Members]:
-    kept = []
+def _shown(interfaces: Raw, base: _Addresses) -> tuple[list[Members], bool]:
+    """The interfaces that a client sees, and whether they differ from those that the agent named."""
+    shown, differs = [], False
     for item in m.items(interfaces) or ():
         interface = m.members(item)
         url = m.text((interface or {}).get("url"))
         if interface is None or url is None:
+            differs = True
             continue
-        transport = next((m.text(interface[name]) for name in _TRANSPORTS if name in interface), None)
-        if _is_carried(url, transport):
-            kept.append(interface | {"url": m.raw(base.moved(url))})
-    return kept
+        if base.carries(url, _transport(interface)):
+            moved = base.moved(url)
+            differs = differs or moved != url
+            shown.append(interface | {"url": m.raw(moved)})
+        elif base.keep_others:
+            shown.append(interface)
+        else:
+            differs = True
+    return shown, differs
 
 
-def _is_carried(url: str, transport: str | None) -> bool:
-    if (transport or "").upper() == "GRPC":
-        return False
-    try:
-        return urlsplit(url).scheme.lower() in {"http", "https"}
-    except ValueError:
-        return False
+def _addresses(card: Members) -> Iterator[str]:
+    """The addresses of all HTTP interfaces, the preferred first (A2A v1.0 section 8.3.1)."""
+
+    def listed(names: tuple[str, ...]) -> Iterator[tuple[str | None, str | None]]:
+        for name in names:
+            for item in m.items(card.get(name)) or ():
+                interface = m.members(item) or {}
+                yield m.text(interface.get("url")), _transport(interface)
+
+    main = (m.text(card.get("url")), next((m.text(card[name]) for name in _PREFERRED if name in card), None))
+    for url, transport in (*listed(_NEW_LISTS), main, *listed(_OLD_LISTS)):
+        if url is not None and (transport or "").upper() != "GRPC" and _split(url) is not None:
+            yield url
+
+
+def _transport(interface: Members) -> str | None:
+    return next((m.text(interface[name]) for name in _TRANSPORTS if name in interface), None)
 
 
 def _is_card(value: Members) -> bool:
@@ -124,12 +206,21 @@ def _is_card(value: Members) -> bool:
     return any(m.items(value.get(name)) is not None for name in _NEW_LISTS) or m.text(value.get("url")) is not None
 
 
-def _lies_below(path: str, base: str) -> bool:
-    return path == base or path.startswith(f"{base}/")
-
-
-def _path(url: str) -> str:
+def _split(url: str) -> SplitResult | None:
+    """The parts of an HTTP address, None for any other."""
     try:
-        return urlsplit(url).path
+        parts = urlsplit(url)
+        _ = parts.port
     except ValueError:
-        return ""
+        return None
+    return parts if parts.scheme.lower() in _PORTS else None
+
+
+def _server(parts: SplitResult | None) -> _Server:
+    """Which server an address names: host and port, in one spelling."""
+    if parts is None:
+        return _NOBODY
+    host = (parts.hostname or "").rstrip(".")
+    if host in _MYSELF or host.startswith(_LOOPBACK):
+        host = "localhost"
+    return host, parts.port or _PORTS[parts.scheme.lower()]

@@ -50,7 +50,7 @@ REASONS: Final = (
         status=403,
         meaning="The header X-Workspace-ID names somebody else than the token's owner, or nobody outside.",
     ),
-    Reason(name="FORBIDDEN", status=403, meaning="The token's owner may not do this."),
+    Reason(name="FORBIDDEN", status=403, meaning="The token's owner may not do this, or may not call this workspace."),
     Reason(name="WORKSPACE_NOT_FOUND", status=404, meaning="There is no workspace of this name, or none you may see."),
     Reason(
         name="IDEMPOTENCY_CONFLICT",
@@ -59,6 +59,11 @@ REASONS: Final = (
         meaning="This message id or Idempotency-Key was used for other content; nothing was stored.",
     ),
     Reason(name="BODY_TOO_LARGE", status=413, meaning="The body is over the limit; nothing of it was used."),
+    Reason(
+        name="RATE_LIMITED",
+        status=429,
+        meaning="This caller's requests of a minute are used up; Retry-After says when there are more.",
+    ),
     Reason(name="QUEUE_FULL", status=429, meaning="The workspace is away and its queue is full; nothing was stored."),
     Reason(name="INTERNAL", status=500, meaning="Holdfast itself failed."),
     Reason(
@@ -91,8 +96,14 @@ REASONS: Final = (
     Reason(
         name="WORKSPACE_AWAY", status=503, meaning="The workspace is away, and this kind of request cannot be queued."
     ),
+    Reason(
+        name="WORKSPACE_WAKING",
+        status=503,
+        meaning="The workspace wakes from hibernation, and this kind of request cannot be queued.",
+    ),
     Reason(name="QUEUE_UNAVAILABLE", status=503, meaning="The request could not be put away; it was not accepted."),
     Reason(name="STORE_UNAVAILABLE", status=503, meaning="Holdfast's store could not do it; nothing was changed."),
+    Reason(name="STARTING", status=503, meaning="Holdfast does not know its workspaces yet; nothing was sent."),
     Reason(name="STOPPING", status=503, meaning="Holdfast is stopping and had to cut the call; `delivered` is maybe."),
     Reason(
         name="DEADLINE_EXCEEDED",

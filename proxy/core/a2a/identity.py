@@ -4,7 +4,7 @@ Knows nothing of who asked, and of which ids exist.
 
 A provisional task id is a UUID of version 8 (RFC 9562 section 5.8: the free form) whose first 12 bits are 0x4a2. So any
 replica knows from the text alone that the store may know this task, and a request that carries no such text costs one
-search through its bytes.
+search through its bytes. The next 48 bits are the milliseconds since the epoch (see `core.ids`), the rest is chance.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import json
 import random
 import re
 import uuid
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -19,10 +20,10 @@ import msgspec
 from proxy.core.a2a import members as m
 from proxy.core.a2a.call import Binding
 from proxy.core.a2a.reading import MalformedBody
+from proxy.core.ids import growing_uuid, moment
+from proxy.core.times import micros
 
 _MARK: Final = 0x4A2
-_VERSION_8: Final = 0x8
-_RFC_VARIANT: Final = 0b10
 _FORM: Final = rb"4a2[0-9a-f]{5}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 _PROVISIONAL: Final = re.compile(_FORM.decode())
 
@@ -30,18 +31,15 @@ PROVISIONAL_HINT: Final = re.compile(_FORM)
 """Finds a provisional id anywhere in raw bytes: no match, no look into the store."""
 
 
-def provisional_id(chance: random.Random) -> str:
+def provisional_id(chance: random.Random, now: datetime) -> str:
     """Make a task id for a deferred request."""
-    bits = chance.getrandbits(128)
-    bits = _set(bits, _MARK, at=116, width=12)
-    bits = _set(bits, _VERSION_8, at=76, width=4)
-    bits = _set(bits, _RFC_VARIANT, at=62, width=2)
-    return str(uuid.UUID(int=bits))
+    millis = micros(now) // 1000 & 0xFFFF_FFFF_FFFF
+    return str(uuid.UUID(int=growing_uuid(_MARK << 48 | millis, chance.getrandbits(62), version=8)))
 
 
-def new_context_id(chance: random.Random) -> str:
-    """Make a context id for a deferred send that named none: a random UUID (version 4), as an agent would make."""
-    return str(uuid.UUID(int=chance.getrandbits(128), version=4))
+def new_context_id(chance: random.Random, now: datetime) -> str:
+    """Make a context id for a deferred send that named none: a UUID (version 7), as an agent may make them too."""
+    return str(uuid.UUID(int=growing_uuid(moment(micros(now)), chance.getrandbits(62), version=7)))
 
 
 def is_provisional(task_id: str) -> bool:
@@ -85,8 +83,3 @@ def _said(document: Any, binding: Binding | None) -> Any:
         if isinstance(message, dict) and ("messageId" in message or "message_id" in message):
             return message
     return document
-
-
-def _set(bits: int, value: int, *, at: int, width: int) -> int:
-    cleared = bits & ~(((1 << width) - 1) << at)
-    return cleared | (value << at)
