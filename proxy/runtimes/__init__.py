@@ -7,6 +7,7 @@ called ``Runtime``. Nothing registers anywhere; the package is listed. How to wr
 
 import importlib
 import pkgutil
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol, cast
 
 from proxy.clock import Now
+from proxy.core.addresses import STRICT, AddressPolicy
 from proxy.core.liveness import ProbeState
 
 DEFAULT_STOP_GRACE: Final = 10.0
@@ -87,23 +89,54 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Posted:
+    """The answer to a POST. `body` is None where it was longer than allowed; `retry_after` as the header has it."""
+
+    status: int
+    body: bytes | None
+    retry_after: str | None = None
+
+
+class Post(Protocol):
+    """One HTTP POST that checks the address it connects to, follows no redirect and sends no credentials of its own."""
+
+    async def __call__(
+        self,
+        url: str,
+        *,
+        headers: tuple[tuple[bytes, bytes], ...],
+        body: bytes,
+        timeout: float,  # noqa: ASYNC109 - it is a socket's
+        max_bytes: int,
+    ) -> Posted:
+        """Send it once, within `timeout` seconds, and return the answer.
+
+        PermissionError for an address that must not be dialled; TimeoutError, or another OSError, when no answer came.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeContext:
     """What a runtime gets from the composition root.
 
     `on_exit` is called on the event loop and must not block. `owner` names this proxy host; it must stay the same
-    when the proxy starts again, and differ between hosts that share a directory.
+    when the proxy starts again, and differ between hosts that share a directory. `chance` spreads repetitions.
+    `addresses` says which private networks may be dialled, and `post` dials; None where there is no network.
     """
 
     now: Now
     data_dir: Path
     on_exit: Callable[[Exited], None]
     owner: str
+    chance: random.Random | None = None
+    addresses: AddressPolicy = STRICT
+    post: Post | None = None
 
 
 class Runtime(Protocol):
     """What hosts workspaces. One instance per proxy and name; every method may be called for any workspace.
 
-    `tells` is False where nobody can say whether the compute runs. `host_bound` says that the compute lives on the
+    `tells` is False where nobody starts, stops or knows the compute. `host_bound` says that the compute lives on the
     proxy's own host, so that only the proxy which started it can answer for it. inspect, start, stop, adopt and remove
     raise :class:`RuntimeFailure` and nothing else.
     """
@@ -117,6 +150,11 @@ class Runtime(Protocol):
 
     def check(self, spec: Mapping[str, Any]) -> list[str]:
         """Return every problem of a runtime section, as sentences; empty when it can be used."""
+
+    def can_inspect(self, spec: Mapping[str, Any]) -> bool:
+        """Whether inspect() can tell anything of a workspace with this section; without it verdicts are UNKNOWN."""
+        del spec
+        return self.tells
 
     async def inspect(self, workspace_id: str, incarnation: int) -> ProbeState:
         """Say whether this incarnation's instance runs.

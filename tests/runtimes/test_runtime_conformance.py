@@ -22,12 +22,12 @@ silent = pytest.mark.parametrize("name", of_kind(tells=False))
 
 
 def test_the_package_lists_the_runtimes_and_only_them() -> None:
-    assert {"none", "process"} <= set(runtimes.names())
-    assert "launcher" not in runtimes.names()
+    assert {"command", "none", "process", "webhook"} <= set(runtimes.names())
+    assert {"launcher", "outside", "errand"}.isdisjoint(runtimes.names())
 
 
 def test_an_unknown_name_is_refused_with_the_names_there_are(bench) -> None:
-    with pytest.raises(RuntimeFailure, match=r"there are none, .*process") as caught:
+    with pytest.raises(RuntimeFailure, match=r"there are command, .*none, process") as caught:
         bench.runtime("../process")
     assert caught.value.reason == "unknown_runtime"
 
