@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from proxy.telemetry import EventName, Telemetry
+from proxy.telemetry import EventName, Telemetry, fault
 
 
 class Background:
@@ -38,7 +38,7 @@ class Background:
         except Exception as problem:  # noqa: BLE001 - contained here, so that one loop's crash is not everybody's
             self._telemetry.emit(
                 EventName.LOOP_FAILED,
-                fields={"work": name, "problem": f"{type(problem).__name__}: {problem}"},
+                fields={"work": name, **fault(problem)},
             )
 
     def later(self, name: str, delay: float, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
@@ -60,6 +60,10 @@ class Background:
         """Run `work` after `delay` seconds, unless a timer of that name runs already."""
         if name not in self._timers:
             self.later(name, delay, work)
+
+    def pending(self, name: str) -> bool:
+        """Whether a timer of that name is set."""
+        return name in self._timers
 
     def every(self, seconds: float, work: Callable[[], Awaitable[object]], *, name: str) -> None:
         """Run `work` again and again, `seconds` apart; 0 = never. A failing tick does not end the loop."""

@@ -3,22 +3,34 @@
 Owns: what a heartbeat changes, and the flush.
 Knows nothing of: HTTP, verdicts.
 
-Theory of operation. A beat updates the route and marks it dirty; the flush writes all dirty routes in one unit of work.
-A crash loses at most one interval of beats, which makes a workspace look older than it is by that much and no more;
-before a death is declared, this process's pending beats are flushed, and the store compares them with what was weighed.
+Theory of operation. A beat updates the route and puts it among the unwritten ones; the flush writes those, and nobody
+else's. A crash loses the beats since the last flush, which makes a workspace look older than it is by that much and no
+more; before a death is declared, this process's pending beats are flushed, and the store compares them with what was
+weighed.
+
+Where very many beat, nearly every page of the table is written at every flush, for a few beats each. So a flush of more
+than `MANY` waits until its beats have been gathered for the `longest` time: each page is then written once for all of
+them.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from proxy.clock import Now
 from proxy.core.decision import Trigger
 from proxy.core.lifecycle import Cause, Status, may_move
 from proxy.core.workspace import Workspace, become_ready, meet_boot, of_old_life
+from proxy.loops.changes import tell_changes
 from proxy.loops.records import Records
 from proxy.loops.routing import Route, Routing
 from proxy.store import Store
+from proxy.telemetry import Telemetry
+
+MANY: Final = 1000
+"""Workspaces whose beats are worth a flush of their own: so many pages and more would be written for one beat each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +49,19 @@ class Beats:
     """Takes signs of life and writes them together."""
 
     def __init__(
-        self, *, store: Store, records: Records, routing: Routing, now: Now, ring: Callable[[Route], None]
+        self,
+        *,
+        store: Store,
+        records: Records,
+        routing: Routing,
+        now: Now,
+        telemetry: Telemetry,
+        ring: Callable[[Route], None],
+        longest: float = 0.0,
     ) -> None:
+        self._longest = longest
+        self._flushed_at = float("-inf")
+        self._telemetry = telemetry
         self._store = store
         self._records = records
         self._routing = routing
@@ -56,7 +79,7 @@ class Beats:
         if beat.agent == "down":
             if route.signs.agent_down_at is None:
                 route.signs = replace(route.signs, agent_down_at=now)
-                route.signs_dirty = True
+                route.unwritten[route.id] = route
         else:
             route.sign(now, heartbeat=True)
             if beat.progress is None or beat.progress != route.signs.progress:
@@ -71,28 +94,37 @@ class Beats:
         # Calls of ours that the agent is at are counted when they end; the rest is known from beats alone.
         route.others = max(0, (beat.active_tasks or 0) - route.busy)
         was = route.workspace
-        await self._records.change(
+        saved = await self._records.change(
             route,
             lambda known: _after_beat(known, beat, now),
             decide=lambda after: self._records.decision(after, Trigger.REGISTRATION, _action(was, after)),
         )
+        if saved is not None:
+            tell_changes(self._telemetry, was, saved, "beat")
         if beat.status is not None:
             route.degraded_in = route.workspace.incarnation if beat.status == "degraded" else None
         if beat.agent != "down" and (beat.status == "ready" or route.size.rows):
             self._ring(route)
 
+    async def tick(self) -> None:
+        """Flush, unless many were gathered lately: their flush waits for the `longest` time."""
+        now, waiting = asyncio.get_running_loop().time(), len(self._routing.unwritten)
+        if not waiting or (waiting > MANY and now - self._flushed_at < self._longest):
+            return
+        self._flushed_at = now
+        await self.flush()
+
     async def flush(self) -> None:
         """Write every sign of life that is not written yet."""
-        dirty = [route for route in self._routing if route.signs_dirty]
-        if not dirty:
+        unwritten = self._routing.unwritten
+        if not unwritten:
             return
-        for route in dirty:
-            route.signs_dirty = False
+        routes = dict(unwritten)
+        unwritten.clear()
         try:
-            await self._store.record_signs({route.id: route.signs for route in dirty})
+            await self._store.record_signs({name: route.signs for name, route in routes.items()})
         except BaseException:
-            for route in dirty:
-                route.signs_dirty = True
+            unwritten.update(routes)
             raise
 
 

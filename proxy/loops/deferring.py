@@ -14,6 +14,8 @@ from proxy.core import a2a
 from proxy.core.decision import Decision
 from proxy.core.deferral import ACTIVE, Deferral, Lease, Priority, RawHeaders, State, StoredRequest, StoredTask
 from proxy.core.errors import CallerError, ProxyError
+from proxy.core.times import rfc3339
+from proxy.loops.deferral_lines import ended_line, taken_back_line
 from proxy.loops.routing import Route, Routing
 from proxy.loops.stored_requests import ended_task, pack, resubmitted_task, split_credentials, unpack
 from proxy.store import Ending, Enqueued, Placed, QueueLimits, QueueSize, Store, StoreFailure, Watch
@@ -87,6 +89,8 @@ class Deferring:
         self._chance = chance
         self._new_id = new_id
         self._rules = rules
+        self.moved: Callable[[Route], None] = lambda _: None
+        """Hears that a queue may have something new to hand out: a deferral came, went back, or made room."""
 
     async def put(
         self,
@@ -105,6 +109,7 @@ class Deferring:
             ProxyError: the store could not commit (503, `busy`); nothing was stored.
         """
         deferral = self._deferral(route, incoming, maybe=maybe, error=error)
+        now = deferral.enqueued_at
         if lease is not None:
             deferral = replace(
                 deferral, state=State.LEASED, lease=lease, leased_at=deferral.enqueued_at, adopted=True, tries=1
@@ -122,18 +127,23 @@ class Deferring:
                 limits=limits,
                 decision=line,
                 expired_task=lambda old: ended_task(old, "failed", SUPERSEDED, deferral.enqueued_at),
+                expired_line=lambda old: ended_line(old, route.workspace, State.EXPIRED, SUPERSEDED, now),
             )
         except StoreFailure as problem:
-            self._telemetry.emit(
-                EventName.DEFERRAL_REFUSED,
-                workspace=route.id,
-                request_id=incoming.request_id,
-                fields={"problem": problem.reason},
-            )
+            self._refused(route, incoming, problem.reason)
             raise queue_unavailable() from problem
         if placed.expired is not None:
             self.ended(placed.expired)
-        return self._placed(route, incoming, placed)
+        return self._placed(route, incoming, placed, rule=decision.rule if decision is not None else None)
+
+    def _refused(self, route: Route, incoming: Incoming, problem: str) -> None:
+        self._telemetry.emit(
+            EventName.DEFERRAL_REFUSED,
+            workspace=route.id,
+            incarnation=route.workspace.incarnation,
+            request_id=incoming.request_id,
+            fields={"problem": problem},
+        )
 
     def _joined_since(self, now: datetime) -> datetime | None:
         """What was completed later than this is joined by repetitions; None where nothing is."""
@@ -154,8 +164,9 @@ class Deferring:
         """Let go of the keys of deferrals that nothing joins any more."""
         self._routing.forget_keys(self._joined_since(self._now()) or self._now())
 
-    def _placed(self, route: Route, incoming: Incoming, placed: Enqueued) -> Receipt:
+    def _placed(self, route: Route, incoming: Incoming, placed: Enqueued, *, rule: str | None) -> Receipt:
         if placed.deferral is None:
+            self._refused(route, incoming, placed.placed.value)
             raise refusal(route.id, placed)
         if placed.placed is Placed.CONFLICT:
             raise key_conflict(placed.deferral.id)
@@ -165,8 +176,10 @@ class Deferring:
             self._telemetry.emit(
                 EventName.DEFERRAL_QUEUED,
                 workspace=route.id,
+                incarnation=route.workspace.incarnation,
                 request_id=incoming.request_id,
                 receipt=stored.id,
+                rule=rule,
                 fields={"depth": placed.depth, "redelivery": "maybe" if stored.maybe else "no"},
             )
         return Receipt(deferral=stored, depth=placed.depth, joined=placed.placed is Placed.JOINED)
@@ -175,6 +188,7 @@ class Deferring:
         """Take note in the routing table that a deferral is active now."""
         route.size = QueueSize(rows=route.size.rows + 1, bytes=route.size.bytes + deferral.size)
         self._routing.watch(watch_of(deferral))
+        self.moved(route)
 
     def _deferral(self, route: Route, incoming: Incoming, *, maybe: bool, error: str | None) -> Deferral:
         now = self._now()
@@ -183,11 +197,13 @@ class Deferring:
         deferral_id = self._new_id()
         key = incoming.idempotency_key or call.message_id
         sealed, plain = split_credentials(incoming.headers, route.credential_headers)
-        context_id = call.context_id or (a2a.new_context_id(self._chance) if is_a2a else None)
-        task_id = a2a.provisional_id(self._chance) if is_a2a else None
+        context_id = call.context_id or (a2a.new_context_id(self._chance, now) if is_a2a else None)
+        task_id = a2a.provisional_id(self._chance, now) if is_a2a else None
         task = None
         if task_id is not None and context_id is not None:
-            said = a2a.submitted_task(call, task_id=task_id, context_id=context_id, at=now, text=QUEUED_TEXT)
+            said = a2a.submitted_task(
+                call, task_id=task_id, context_id=context_id, at=now, text=QUEUED_TEXT, metadata=_seen(route)
+            )
             task = StoredTask(json=said, version=call.version.value, state="submitted")
         return Deferral(
             id=deferral_id,
@@ -243,10 +259,26 @@ class Deferring:
         now = self._now()
         task = ended_task(deferral, task_state, reason, now)
         ending = Ending(state=state, at=now, error=reason, maybe=maybe, task=task)
+        route = self._routing.get(deferral.workspace_id)
+        if decision is None and route is not None:
+            decision = ended_line(deferral, route.workspace, state, reason, now)
         ended = await self._store.finish(deferral.id, lease_token, ending, decision=decision)
         if ended is not None:
             self.ended(ended)
         return ended
+
+    async def took_back(self, watches: Sequence[Watch], reason: str) -> None:
+        """Log that leases ended without their holders' word, and hold the contexts that are blocked from now on."""
+        now, lines = self._now(), []
+        for watch in watches:
+            if watch.adopted:
+                # Its call is nobody's any more: from now on it holds its context back.
+                self._routing.hold_context(watch.workspace_id, watch.context_id)
+            if (route := self._routing.get(watch.workspace_id)) is not None:
+                lines.append(taken_back_line(watch, route.workspace, reason, now))
+                self.moved(route)
+        if lines:
+            await self._store.log(lines)
 
     def ended(self, deferral: Deferral) -> None:
         """Take note in the routing table that a deferral has ended, however it did."""
@@ -255,6 +287,7 @@ class Deferring:
             # Bodies are gone by now; the store's own count corrects the bytes when the queue runs empty.
             rows = max(0, route.size.rows - 1)
             route.size = QueueSize(rows=rows, bytes=0 if rows == 0 else route.size.bytes)
+            self.moved(route)
         if not deferral.adopted:
             self._routing.unwatch_context(deferral.workspace_id, deferral.context_id)
         if deferral.state is State.COMPLETED and self._rules.idempotency_retention > 0:
@@ -264,6 +297,7 @@ class Deferring:
         self._telemetry.emit(
             ENDED_EVENTS[deferral.state],
             workspace=deferral.workspace_id,
+            incarnation=route.workspace.incarnation if route is not None else None,
             receipt=deferral.id,
             request_id=deferral.request_id,
             fields={"reason": deferral.last_error} if deferral.state is not State.COMPLETED else {},
@@ -279,9 +313,19 @@ class Deferring:
         if back is not None:
             self._queued(route, back)
             self._telemetry.emit(
-                EventName.DEFERRAL_REDRIVEN, workspace=route.id, receipt=back.id, request_id=back.request_id
+                EventName.DEFERRAL_REDRIVEN,
+                workspace=route.id,
+                incarnation=route.workspace.incarnation,
+                receipt=back.id,
+                request_id=back.request_id,
             )
         return back
+
+
+def _seen(route: Route) -> dict[str, object] | None:
+    """What the task says of a request that waits until its workspace asks: when that last gave a sign of life."""
+    at = route.signs.last_sign_at
+    return {"holdfast": {"last_seen": rfc3339(at) if at is not None else None}} if route.polling else None
 
 
 FOREVER = 100 * 365 * 86400.0

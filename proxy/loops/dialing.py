@@ -4,14 +4,21 @@ Owns: joining URLs, the per-workspace pulse and count of calls in flight, and re
 Knows nothing of: verdicts, deferrals, clients.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import asyncio
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from proxy.clock import Now
 from proxy.core.outcome import GATEWAY_STATUSES, Outcome
 from proxy.forward import Answer, Forward, Pulse, RawHeaders, UpstreamFailure, UpstreamRequest
 from proxy.loops.routing import Route
+
+NOTED_EVERY = 0.01
+"""Seconds: answers that follow each other more closely are one sign of life."""
+
+POLLS = "polls"
+"""Why a workspace is not dialled that fetches its requests itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,50 +52,84 @@ class Dialer:
         self._now = now
         self.freed: Callable[[Route], None] = lambda _: None
 
-    @asynccontextmanager
-    async def call(
-        self, route: Route, *, method: str, tail: str, headers: RawHeaders, body: bytes
-    ) -> AsyncIterator[Answer]:
-        """Send one request and lend its answer; count it, keep its idle window open by heartbeats, close it.
-
-        Raises:
-            UpstreamFailure: as `Forward.send` and the answer's body do.
-        """
-        workspace = route.workspace
-        if workspace.url is None:
-            raise UpstreamFailure(Outcome.NOT_SENT, "no_url")
+    def call(
+        self, route: Route, *, method: str, tail: str, headers: RawHeaders, body: bytes, lines: bytes | None = None
+    ) -> "Dialing":
+        """Send one request and lend its answer, inside `async with`; see `Dialing`, and `UpstreamRequest.lines`."""
         pulse = Pulse()
-        route.busy += 1
-        route.pulses.add(pulse)
-        try:
-            answer = await self._forward.send(
-                UpstreamRequest(
-                    method=method,
-                    url=join(workspace.url, tail),
-                    headers=headers,
-                    body=body,
-                    connect_timeout=self._rules.connect_timeout,
-                    idle_timeout=self._rules.idle_timeout,
-                    max_head_bytes=self._rules.head_limit,
-                    pulse=pulse,
-                    own_child=workspace.runtime_type == "process",
-                )
-            )
-            try:
-                yield answer
-            finally:
-                await answer.aclose()
-        finally:
-            route.pulses.discard(pulse)
-            route.busy -= 1
-            if route.size.rows:
-                self.freed(route)
+        url = route.workspace.url
+        if url is None or route.polling:
+            return Dialing(self, self._forward, route, pulse, None)
+        rules = self._rules
+        request = UpstreamRequest(
+            method,
+            join(url, tail),
+            headers,
+            body,
+            rules.connect_timeout,
+            rules.idle_timeout,
+            rules.head_limit,
+            pulse,
+            route.workspace.runtime_type == "process",
+            lines,
+        )
+        return Dialing(self, self._forward, route, pulse, request)
 
     def answered(self, route: Route) -> None:
-        """An answer completed through the data path: a sign of life."""
-        route.sign(self._now())
+        """An answer completed through the data path: a sign of life, noted a hundred times a second at most."""
+        at = asyncio.get_running_loop().time()
+        if at - route.answered_at >= NOTED_EVERY or route.signs.agent_down_at is not None:
+            route.answered_at = at
+            route.sign(self._now())
 
 
+class Dialing:
+    """One call to a workspace, entered once: it is counted and its idle window kept open by heartbeats while it lasts.
+
+    Entering raises what `Forward.send` raises, and UpstreamFailure `NOT_SENT` for a workspace that polls, whoever asks.
+    """
+
+    __slots__ = ("_answer", "_dialer", "_forward", "_pulse", "_request", "_route")
+
+    def __init__(
+        self, dialer: Dialer, forward: Forward, route: Route, pulse: Pulse, request: UpstreamRequest | None
+    ) -> None:
+        self._dialer = dialer
+        self._forward = forward
+        self._route = route
+        self._pulse = pulse
+        self._request = request
+        self._answer: Answer | None = None
+
+    async def __aenter__(self) -> Answer:
+        route, request = self._route, self._request
+        if request is None:
+            raise UpstreamFailure(Outcome.NOT_SENT, POLLS if route.polling else "no_url")
+        route.busy += 1
+        route.pulses.add(self._pulse)
+        try:
+            self._answer = answer = await self._forward.send(request)
+        except BaseException:
+            self._end()
+            raise
+        return answer
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            if self._answer is not None:
+                await self._answer.aclose()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        route = self._route
+        route.pulses.discard(self._pulse)
+        route.busy -= 1
+        if route.size.rows:
+            self._dialer.freed(route)
+
+
+@functools.lru_cache(maxsize=256)
 def join(base: str, tail: str) -> str:
     """Put the raw tail (it starts with `/` or `?`, or is empty) behind a workspace's URL; nothing is decoded.
 

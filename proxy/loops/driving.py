@@ -12,10 +12,13 @@ from typing import Protocol
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from proxy.clock import Now
+from proxy.core.decision import Decision
 from proxy.core.lifecycle import Desired
 from proxy.core.restart import OPEN_PHASES, Phase, Restart
 from proxy.core.workspace import Workspace
 from proxy.loops.background import Background
+from proxy.loops.records import Records
+from proxy.loops.restart_lines import RestartLines
 from proxy.loops.routing import Route, Routing
 from proxy.runtimes import Launch, Runtime, RuntimeFailure
 from proxy.store import Store, TokenRecord
@@ -34,12 +37,17 @@ class LeaseLost(Exception):  # noqa: N818 - it says what happened: somebody else
     """This proxy does not drive the cycle any more: another one took it over, or it has ended."""
 
 
+class Parked(Exception):  # noqa: N818 - it says what happened: its compute is not wanted just now
+    """Administration keeps the workspace from running; what the cycle has started so far is to be stopped."""
+
+
 class Driving:
     """Carries cycles out."""
 
     def __init__(
         self,
         *,
+        records: Records,
         store: Store,
         routing: Routing,
         runtimes: Callable[[Workspace], Runtime],
@@ -52,6 +60,7 @@ class Driving:
         lease: float,
         stop_grace: float,
     ) -> None:
+        self._lines = RestartLines(records)
         self._store = store
         self._routing = routing
         self._runtime = runtimes
@@ -70,14 +79,17 @@ class Driving:
         Raises:
             RuntimeFailure: the runtime could not; `removed` when nobody wants the workspace any more.
             LeaseLost: another proxy drives it.
+            Parked: it was parked meanwhile.
         """
         async with self._background.ticking(self._lease / 3, lambda: self._renew(route, cycle)):
-            await self._stop(route, cycle)
-            cycle = await self.save(route, replace(cycle, phase=Phase.STOPPED))
+            await self.stop(route, cycle.generation)
+            stopped = replace(cycle, phase=Phase.STOPPED)
+            cycle = await self.save(route, stopped, self._lines.came_to(route.workspace, stopped, self._now()))
             await self._start(route, cycle)
         return cycle
 
-    async def _stop(self, route: Route, cycle: Restart) -> None:
+    async def stop(self, route: Route, generation: int) -> None:
+        """Stop what is older than `generation`; RuntimeFailure when it could not be done in several tries."""
         tries = AsyncRetrying(
             stop=stop_after_attempt(STOP_TRIES),
             wait=wait_exponential(multiplier=1, min=1),
@@ -86,7 +98,7 @@ class Driving:
         )
         async for attempt in tries:
             with attempt:
-                await self._runtime(route.workspace).stop(route.id, cycle.generation, self._grace(route))
+                await self._runtime(route.workspace).stop(route.id, generation, self._grace(route))
 
     def _grace(self, route: Route) -> float:
         return float((route.workspace.runtime or {}).get("stop_grace", self._stop_grace))
@@ -121,8 +133,8 @@ class Driving:
             await runtime.remove(route.id, self._grace(route))
         _check_wanted(route)
 
-    async def save(self, route: Route, cycle: Restart) -> Restart:
-        """Write a phase of our own cycle.
+    async def save(self, route: Route, cycle: Restart, line: Decision | None = None) -> Restart:
+        """Write a phase of our own cycle, and what the decision log says of it.
 
         Raises:
             LeaseLost: it is not ours any more; nothing was written.
@@ -131,7 +143,7 @@ class Driving:
         owner = held.lease_owner if held is not None else self._owner
         if cycle.phase in OPEN_PHASES:
             cycle = replace(cycle, lease_owner=self._owner, lease_until=self._now() + timedelta(seconds=self._lease))
-        if not await self._store.save_restart(cycle, held_by=owner):
+        if not await self._store.save_restart(cycle, held_by=owner, decision=line):
             raise LeaseLost(f"generation {cycle.generation} of workspace {route.id}")
         route.note_cycle(cycle)
         return cycle
@@ -145,3 +157,5 @@ class Driving:
 def _check_wanted(route: Route) -> None:
     if route.workspace.desired is Desired.REMOVED:
         raise RuntimeFailure("removed", "the workspace was removed during its restart")
+    if route.workspace.parked:
+        raise Parked

@@ -4,13 +4,14 @@ Owns: what a PUT changes, the checks that need the whole workspace, who gets whi
 Knows nothing of: HTTP, JSON, who is allowed to (the doors ask before they come here).
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from proxy.clock import Now
+from proxy.core.access import AccessRule, closes_circle, listed_caller
 from proxy.core.addresses import AddressPolicy, UnsafeUrl, check_url, read_url
 from proxy.core.decision import Trigger
 from proxy.core.errors import CallerError
@@ -19,6 +20,7 @@ from proxy.core.outcome import DeadAction, Redelivery, UnmanagedAway
 from proxy.core.presets import PolicyError
 from proxy.core.restart import Trigger as RestartTrigger
 from proxy.core.workspace import DeliveryMode, Registration, Workspace, recreate, register
+from proxy.loops.changes import tell_changes
 from proxy.loops.coordinator import Asked, Coordinator
 from proxy.loops.readiness import Readiness
 from proxy.loops.records import Records
@@ -27,7 +29,7 @@ from proxy.store import Store, TokenRecord
 from proxy.telemetry import EventName, Telemetry
 
 DOWN = frozenset({Status.OFFLINE, Status.ABANDONED})
-SETTINGS = ("max_concurrent", "profile", "hold_seconds", "probe")
+SETTINGS = ("max_concurrent", "profile", "hold_seconds", "probe", "allow_from")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,10 @@ class Enrolling:
         self._mint = mint
         self._look_up = look_up
         self._stop_compute = stop_compute
+        self.switched: Callable[[Route], Awaitable[None]]
+        """Hears that a workspace is reached in another way from now on."""
+        self.removed: Callable[[Route], None] = lambda _: None
+        """Hears that a workspace is gone."""
 
     async def put(self, workspace_id: str, said: Mapping[str, Any], *, by_admin: bool) -> Enrolled:
         """Register or change a workspace.
@@ -80,7 +86,7 @@ class Enrolling:
             CallerError: 400 for what cannot be, with every problem named.
         """
         registration = self._registration(said, by_admin=by_admin)
-        led_astray = await self._name_problems(said.get("url"))
+        led_astray = await self._name_problems(said)
         while True:
             route = self._routing.get(workspace_id)
             known = route.workspace if route is not None else None
@@ -98,8 +104,20 @@ class Enrolling:
                 enrolled = Enrolled(route=route, created=False, token=None)
             break
         route = enrolled.route
+        if known is not None:
+            tell_changes(self._telemetry, known, route.workspace, "registration")
+        if said.get("allow_from") is not None and self._routing.access_rule is AccessRule.ANY:
+            unread = "allow_from is kept, but nobody reads it while access.rule is 'any'"
+            self._telemetry.emit(
+                EventName.CONFIG_WARNING,
+                workspace=route.id,
+                incarnation=route.workspace.incarnation,
+                fields={"warning": unread},
+            )
         if not by_admin:
             route.sign(now)
+        if known is not None and known.delivery_mode is not route.workspace.delivery_mode:
+            await self.switched(route)
         await self._follow_up(route, known, by_admin=by_admin)
         return enrolled
 
@@ -165,13 +183,14 @@ class Enrolling:
             agent_card=said.get("agent_card"),
             runtime=said.get("runtime"),
             parent=said.get("parent"),
+            is_root="parent" in said and said["parent"] is None,
             settings=settings,
         )
 
-    def _check(self, workspace: Workspace, said: Mapping[str, Any], led_astray: list[str]) -> None:
+    def _check(self, workspace: Workspace, said: Mapping[str, Any], led_astray: Mapping[str, list[str]]) -> None:
         """Refuse what could not work, everything at once, before anything is written.
 
-        `led_astray`: what is wrong with where the name in the URL leads.
+        `led_astray`: what is wrong with where the names in URLs lead, by the member that holds the URL.
         """
         problems: list[str] = []
         managed = workspace.runtime_type != "none"
@@ -179,13 +198,16 @@ class Enrolling:
             problems.append("a push workspace needs a url")
         if said.get("url") is not None:
             own_child = workspace.runtime_type == "process"
-            problems += self.url_problems(str(said["url"]), own_child=own_child) or led_astray
+            problems += self.url_problems(str(said["url"]), own_child=own_child) or led_astray["url"]
         if said.get("runtime") is not None:
-            problems += self._check_runtime(said["runtime"])
+            problems += self._check_runtime(said["runtime"]) or led_astray["runtime"]
         if said.get("probe") is not None:
             problems += self._check_probe(said["probe"])
         if workspace.parent == workspace.id:
             problems.append("a workspace is not its own parent")
+        elif said.get("parent") is not None and closes_circle(workspace.id, said["parent"], self._routing.parent):
+            problems.append(f"parent: {said['parent']} is below this workspace")
+        problems += _list_problems(said.get("allow_from") or ())
         try:
             self._routing.check_policy(workspace)
         except PolicyError as problem:
@@ -193,10 +215,14 @@ class Enrolling:
         if problems:
             raise CallerError("BAD_WORKSPACE", "; ".join(problems), facts={"problems": problems})
 
-    async def _name_problems(self, url: str | None) -> list[str]:
-        """Whether a URL's name leads to a forbidden address already now; the same is checked at each connect."""
-        problem = await self._look_up(url) if url is not None else None
-        return [f"url: {problem}"] if problem is not None else []
+    async def _name_problems(self, said: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Which URLs' names lead to a forbidden address already now; the same is checked at each connect."""
+        hook = (said.get("runtime") or {}).get("url")
+        found: dict[str, list[str]] = {"url": [], "runtime": []}
+        for member, name, url in (("url", "url", said.get("url")), ("runtime", "runtime: runtime.url", hook)):
+            problem = await self._look_up(url) if isinstance(url, str) else None
+            found[member] += [f"{name}: {problem}"] if problem is not None else []
+        return found
 
     def url_problems(self, url: str, *, own_child: bool) -> list[str]:
         """What is wrong with an upstream URL, by the SSRF rules; names are resolved when they are dialled."""
@@ -219,8 +245,10 @@ class Enrolling:
         def merge(known: Workspace) -> Workspace:
             return merged(known, said)
 
-        after = merge(route.workspace)
-        self._check(after, _checked_members(after, said), await self._name_problems(said.get("url")))
+        before = route.workspace
+        mode = before.delivery_mode
+        after = merge(before)
+        self._check(after, _checked_members(after, said), await self._name_problems(said))
         await self._records.change(
             route,
             merge,
@@ -232,10 +260,16 @@ class Enrolling:
                 request_id=request_id,
             ),
         )
+        tell_changes(self._telemetry, before, route.workspace, "configuration")
         version = route.workspace.config_version
+        is_switched = route.workspace.delivery_mode is not mode
+        if is_switched:
+            await self.switched(route)
         asked = await self._coordinator.on_demand(
             route, RestartTrigger.CONFIG, f"configuration version {version}", request_id=request_id
         )
+        if is_switched:
+            self._readiness.watch(route)
         return version, asked
 
     async def remove(self, route: Route, *, request_id: str | None) -> None:
@@ -251,7 +285,8 @@ class Enrolling:
         self._routing.drop(route.id)
         self._stop_compute(route.workspace)
         route.workspace = replace(route.workspace, desired=Desired.REMOVED)  # whoever still holds the route sees it
-        self._telemetry.emit(EventName.WORKSPACE_DELETED, workspace=route.id)
+        self._telemetry.emit(EventName.WORKSPACE_DELETED, workspace=route.id, incarnation=route.workspace.incarnation)
+        self.removed(route)
 
 
 def merged(known: Workspace, said: Mapping[str, Any]) -> Workspace:
@@ -270,6 +305,14 @@ def merged(known: Workspace, said: Mapping[str, Any]) -> Workspace:
     if "data" in said:
         changed = replace(changed, data=msgspec.json.encode(said["data"]).decode())
     return changed
+
+
+def _list_problems(entries: Iterable[str]) -> Iterator[str]:
+    for entry in entries:
+        try:
+            listed_caller(entry)
+        except ValueError as problem:
+            yield f"allow_from: an entry is {problem}, not {entry[:40]!r}"
 
 
 def _checked_members(after: Workspace, said: Mapping[str, Any]) -> dict[str, Any]:

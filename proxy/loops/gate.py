@@ -15,14 +15,15 @@ since) is answered again without probing and without writing; one that a later l
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
 from proxy.clock import Now
 from proxy.core import restart as brakes
 from proxy.core.decision import Trigger
+from proxy.core.facts import facts
 from proxy.core.lifecycle import Cause, Status
 from proxy.core.liveness import (
     Alive,
@@ -57,15 +58,29 @@ SWEEPS = frozenset({Trigger.SWEEP, Trigger.HEARTBEAT_TTL})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """A verdict and what was done about it. `restart` is set where a restart was asked for."""
+    """A verdict and what was done about it. `restart` is set where a restart was asked for.
+
+    `how` it was reached: `judged`, `throttled` (the last evaluation's, a moment ago), `standing` (a death that was
+    declared before), `parked`. `opened_by` is the request for which the evaluation was opened, `found` what it found.
+    """
 
     verdict: Verdict
     restart: brakes.Decision | None = None
+    how: str = "judged"
+    opened_by: str | None = None
+    found: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def header(self) -> str:
         """The value of `Holdfast-Verdict`."""
         return f"{self.verdict.name}; rule={self.verdict.rule}"
+
+    def grounds(self, request_id: str) -> dict[str, Any]:
+        """What a line of the log about this request must say of the verdict, where no line of its own does."""
+        if self.how == "judged" and self.opened_by == request_id:
+            return {}
+        opened_by = {"opened_by": self.opened_by} if self.opened_by is not None else {}
+        return {"how": "shared" if self.how == "judged" else self.how, **opened_by, **self.found}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,14 +162,18 @@ class Gate:
 
     async def _evaluate(self, route: Route, trigger: Trigger, request_id: str | None, again: bool) -> Judgement:
         if (parked := _parked(route.workspace)) is not None:
-            return Judgement(verdict=parked)
+            return Judgement(verdict=parked, how="parked")
         if not again and (standing := self._standing(route)) is not None:
             return standing
         opened = self._open(route, trigger)
         reused = throttled(route.previous, route.effective.policy, opened, opened.opened_at)
         if reused is not None and not again:
-            return Judgement(verdict=reused)
+            return Judgement(verdict=reused, how="throttled", found=route.found)
         judgement, evidence = await self._judge_and_act(route, opened, request_id, trigger)
+        judgement = replace(
+            judgement, opened_by=request_id, found=facts(evidence, route.effective.policy, judgement.verdict)
+        )
+        route.found = judgement.found
         route.previous = Previous(
             verdict=judgement.verdict,
             ended_at=self._now(),
@@ -172,7 +191,9 @@ class Gate:
         if workspace.exited_at is None and declared is not None and heard is not None and heard > declared.at:
             return None
         verdict = Dead(rule=workspace.offline_rule, strikes=Strikes())
-        return Judgement(verdict=verdict, restart=self.restarts.standing(route, workspace.offline_rule))
+        found = {} if declared is None else {"declared_at": rfc3339(declared.at)}
+        restart = self.restarts.standing(route, workspace.offline_rule)
+        return Judgement(verdict=verdict, restart=restart, how="standing", found=found)
 
     # Evidence
 
@@ -217,7 +238,10 @@ class Gate:
                 return await self._inspect(route.workspace)
         except Exception as problem:  # noqa: BLE001 - whatever a runtime raises, it did not say "not running"
             self._telemetry.emit(
-                EventName.RUNTIME_FAILED, workspace=route.id, fields={"problem": type(problem).__name__}
+                EventName.RUNTIME_FAILED,
+                workspace=route.id,
+                incarnation=route.workspace.incarnation,
+                fields={"problem": type(problem).__name__},
             )
             return ProbeState.ERROR
 
@@ -238,7 +262,8 @@ class Gate:
         """Store strikes that changed, write the decision log, tell whoever listens.
 
         A workspace that is down and now is neither dead nor unknown is judged afresh the next time. A sweep that finds
-        a workspace alive by the rule by which it was alive before leaves nothing: it comes four times a minute.
+        a workspace alive by the rule by which it was alive before leaves nothing: it comes four times a minute. Tries
+        from the queue leave no line while they lead to the same verdict: a thousand of them may fail in a minute.
         """
         if trigger is Trigger.SWEEP and isinstance(verdict, Alive) and _as_before(route.workspace, verdict):
             return
@@ -251,7 +276,7 @@ class Gate:
             verdict=verdict.name,
             rule=verdict.rule,
             policy=route.effective.policy.preset,
-            evidence=facts(evidence),
+            evidence=facts(evidence, route.effective.policy, verdict),
             request_id=request_id,
         )
 
@@ -261,8 +286,9 @@ class Gate:
             rule = known.offline_rule if stands else None
             return replace(known, strikes=verdict.strikes, last_verdict=last, offline_rule=rule)
 
-        saved = await self._records.change(route, noted, decide=lambda _: decided)
-        if saved is None:
+        if trigger is Trigger.REPLAY and _repeats(route.previous, verdict, evidence):
+            await self._records.change(route, noted)
+        elif await self._records.change(route, noted, decide=lambda _: decided) is None:
             await self._store.log([decided])
         self._emit(route, verdict, request_id, action="none")
 
@@ -282,7 +308,7 @@ class Gate:
                 return Judgement(verdict=verdict, restart=decision), evidence
             await self._records.refresh(route)
             if (parked := _parked(route.workspace)) is not None:
-                return Judgement(verdict=parked), evidence
+                return Judgement(verdict=parked, how="parked"), evidence
             evidence = self._open(route, trigger)
         raced = Busy(rule="raced", strikes=route.workspace.strikes)
         await self._note(route, raced, evidence, trigger, request_id)
@@ -318,7 +344,7 @@ class Gate:
                 verdict=verdict.name,
                 rule=verdict.rule,
                 policy=route.effective.policy.preset,
-                evidence=facts(evidence),
+                evidence=facts(evidence, route.effective.policy, verdict),
                 request_id=request_id,
             ),
         )
@@ -347,33 +373,13 @@ def _as_before(workspace: Workspace, verdict: Verdict) -> bool:
     return same and workspace.strikes == verdict.strikes and workspace.offline_rule is None
 
 
+def _repeats(previous: Previous | None, verdict: Verdict, evidence: Evidence) -> bool:
+    """The last evaluation of the same world came to the same verdict."""
+    if previous is None or (previous.incarnation, previous.generation) != (evidence.incarnation, evidence.generation):
+        return False
+    return previous.verdict == verdict
+
+
 def _parked(workspace: Workspace) -> Busy | None:
     """What administration keeps from running is away, and never dead (scenario 17)."""
     return Busy(rule=workspace.desired.value, strikes=workspace.strikes) if workspace.parked else None
-
-
-def facts(evidence: Evidence) -> dict[str, Any]:
-    """The evidence as the decision log keeps it: what was known when the evaluation opened, and what was read."""
-    known: dict[str, Any] = {
-        name: rfc3339(value) if isinstance(value, datetime) else value
-        for name in (
-            "opened_at",
-            "restart_in_flight",
-            "announced_at",
-            "restart_started_at",
-            "restart_returned_at",
-            "exited_at",
-            "agent_down_at",
-            "external",
-        )
-        if (value := getattr(evidence, name))
-    }
-    if evidence.strikes.count:
-        known["strikes"] = evidence.strikes.count
-    if evidence.probes:
-        known["probes"] = [reading.state.value for reading in evidence.probes]
-    if evidence.life:
-        known["last_sign_at"] = [
-            rfc3339(reading.last_sign_at) if reading.last_sign_at else None for reading in evidence.life
-        ]
-    return known

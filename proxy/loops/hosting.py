@@ -6,6 +6,7 @@ Knows nothing of: when to ask, what an answer means.
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from proxy import probes, runtimes
@@ -14,7 +15,7 @@ from proxy.core.evidence import ProbeState
 from proxy.core.workspace import Workspace
 from proxy.forward import UpstreamFailure, UpstreamRequest
 from proxy.forward.pool import Pool
-from proxy.runtimes import Adopted, Exited, Runtime, RuntimeContext
+from proxy.runtimes import Adopted, Exited, Posted, Runtime, RuntimeContext
 
 DEFAULT_PROBE = "agent_card"
 
@@ -57,8 +58,9 @@ class Hosting:
     """Every runtime and probe there is; the `Hosts` of production."""
 
     def __init__(self, context: RuntimeContext, pool: Pool, *, probe_timeout: float) -> None:
-        self._runtimes: dict[str, Runtime] = {name: runtimes.create(name, context) for name in runtimes.names()}
         self._pool = pool
+        context = replace(context, post=_Reach(pool, own_child=False).post)
+        self._runtimes: dict[str, Runtime] = {name: runtimes.create(name, context) for name in runtimes.names()}
         self._probe_timeout = probe_timeout
         self._probes = {
             (name, own_child): probes.create(name, self._probe_context(own_child=own_child))
@@ -74,7 +76,7 @@ class Hosting:
 
     def tells(self, workspace: Workspace) -> bool:
         """Whether anybody can say if its compute runs."""
-        return self.runtime(workspace).tells
+        return self.runtime(workspace).can_inspect(workspace.runtime or {})
 
     async def inspect(self, workspace: Workspace) -> ProbeState:
         """Ask the runtime about this incarnation."""
@@ -142,7 +144,7 @@ class Hosting:
 
 
 class _Reach:
-    """The network as a probe may use it: checked addresses, no redirects, no credentials."""
+    """The network as probes and runtimes may use it: checked addresses, no redirects, no credentials."""
 
     def __init__(self, pool: Pool, *, own_child: bool) -> None:
         self._pool = pool
@@ -170,6 +172,41 @@ class _Reach:
                 return answer.status
         except UpstreamFailure as failure:
             raise ConnectionError(failure.reason) from failure
+
+    async def post(
+        self,
+        url: str,
+        *,
+        headers: tuple[tuple[bytes, bytes], ...],
+        body: bytes,
+        timeout: float,  # noqa: ASYNC109 - the contract's word
+        max_bytes: int,
+    ) -> Posted:
+        request = UpstreamRequest(
+            method="POST",
+            url=url,
+            headers=headers,
+            body=body,
+            connect_timeout=timeout,
+            idle_timeout=timeout,
+            own_child=self._own_child,
+        )
+        try:
+            async with asyncio.timeout(timeout):
+                answer = await self._pool.send(request)
+                content: bytes | None = None
+                try:
+                    content = await answer.read(max_bytes)
+                except UpstreamFailure as failure:
+                    if failure.reason != "too_large":
+                        raise
+                finally:
+                    await answer.aclose()
+        except UpstreamFailure as failure:
+            refused = failure.reason == "forbidden_address"
+            raise (PermissionError if refused else ConnectionError)(failure.reason) from failure
+        waits = (value.decode("latin-1") for name, value in answer.headers if name.lower() == b"retry-after")
+        return Posted(status=answer.status, body=content, retry_after=next(waits, None))
 
     async def connect(self, host: str, port: int, *, timeout: float) -> None:  # noqa: ASYNC109 - the contract's word
         shown = f"[{host}]" if ":" in host else host

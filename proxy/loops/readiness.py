@@ -56,9 +56,12 @@ class Readiness:
         self.on_unready: Callable[[Route], Coroutine[Any, Any, None]]
 
     def watch(self, route: Route) -> None:
-        """Probe this workspace until it is ready; one loop per incarnation."""
+        """Probe this workspace until it is ready; one loop per incarnation.
+
+        One that polls is not probed: its claim says that it is ready. Only the deadline of its start is watched.
+        """
         incarnation = route.workspace.incarnation
-        if self._watching.get(route.id) == incarnation or route.polling:
+        if self._watching.get(route.id) == incarnation or (route.polling and route.open_cycle is None):
             return
         self._watching[route.id] = incarnation
         self._background.spawn(self._watch(route, incarnation), name=f"ready-{route.id}")
@@ -70,7 +73,7 @@ class Readiness:
         delay = self._first
         try:
             while self._still_away(route, incarnation):
-                if route.workspace.url is not None and await self._probe(route.workspace):
+                if not route.polling and route.workspace.url is not None and await self._probe(route.workspace):
                     if self._still_away(route, incarnation):
                         await self.announce(route, Cause.PROBE)
                     return

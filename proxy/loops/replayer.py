@@ -1,7 +1,8 @@
 """The replayer: leases a workspace's deferrals in order and sends them when it is back.
 
-Owns: the bell, the sweep, slow start, lease renewal, and turning the outcome of a try into the deferral's next state.
-Knows nothing of: how a deferral came to be, how order is kept (the store's claim does), how answers look.
+Owns: the bell, the sweep, slow start, lease renewal, and sending what is leased.
+Knows nothing of: how a deferral came to be, how order is kept (the store's claim does), what the outcome of a try makes
+of a deferral (`loops.attempts`), how answers look.
 
 Theory of operation. The replayer is a lease holder like any other; it only lives inside the proxy. A bell (readiness,
 registration, a beat, a finished replay, a new deferral for a healthy workspace) wakes the workspace's drain; a sweep
@@ -9,13 +10,12 @@ rings for every queue whose head is due, bell or no bell. A drain leases up to i
 of its own, while a ticker renews all open leases. After a recovery the window starts at 1 and doubles with each
 completed replay, up to the workspace's capacity less the calls that are in flight already.
 
-Only one try is ever made per lease; what follows a failure is decided by `core.deferral.after_failed_try`, written
-with the lease's token, and therefore ignored if the lease was lost meanwhile. A write that the store refuses is tried
-again (`loops.insisting`) while the lease is renewed; whoever gives up lets the lease end.
+Only one try is ever made per lease; what it led to is written with the lease's token, and therefore ignored if the
+lease was lost meanwhile. A write that the store refuses is tried again (`loops.insisting`) while the lease is renewed;
+whoever gives up lets the lease end. A workspace that begins to poll while a lease waits to be sent gets it back unsent.
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -24,37 +24,22 @@ from typing import TypeVar
 from proxy.clock import Now
 from proxy.core import a2a
 from proxy.core.decision import Trigger
-from proxy.core.deferral import (
-    Again,
-    Deferral,
-    Lease,
-    RetryPolicy,
-    State,
-    StoredAnswer,
-    StoredTask,
-    after_failed_try,
-    not_again,
-)
-from proxy.core.errors import HoldfastError
+from proxy.core.deferral import Deferral, Lease, State, StoredAnswer
 from proxy.core.lifecycle import Status
-from proxy.core.outcome import Outcome, Redelivery
+from proxy.core.outcome import Outcome
 from proxy.forward import UpstreamFailure
 from proxy.forward.headers import answer_headers
+from proxy.loops.attempts import Attempts, Ready
 from proxy.loops.background import Background
-from proxy.loops.deferring import Deferring
 from proxy.loops.dialing import Dialer, Failed, gateway
 from proxy.loops.gate import Gate
 from proxy.loops.insisting import insist
 from proxy.loops.routing import Route, Routing
-from proxy.loops.tasks import Tasks
-from proxy.store import Ending, Requeue, Store, StoreFailure
-from proxy.store.laws import UNHEARD
-from proxy.store.vault import VaultFailure
+from proxy.store import Store, StoreFailure
 from proxy.telemetry import EventName, Telemetry
 
 T = TypeVar("T")
 
-REDELIVERY_HEADER = b"Holdfast-Redelivery"
 MOST_DUE = 1000
 INSISTENCE = 10
 """So many leases long the outcome of a try is kept at hand while the store cannot take it."""
@@ -86,34 +71,28 @@ class Replayer:
         *,
         store: Store,
         routing: Routing,
-        deferring: Deferring,
-        tasks: Tasks,
+        attempts: Attempts,
         dialer: Dialer,
         gate: Gate,
         background: Background,
         now: Now,
         telemetry: Telemetry,
-        chance: random.Random,
-        new_token: Callable[[], str],
         owner: str,
         lease: float,
-        retry: RetryPolicy,
+        expect_after: float,
         answer_limit: int,
     ) -> None:
         self._store = store
         self._routing = routing
-        self._deferring = deferring
-        self._tasks = tasks
+        self._attempts = attempts
         self._dialer = dialer
         self._gate = gate
         self._background = background
         self._now = now
         self._telemetry = telemetry
-        self._chance = chance
-        self._new_token = new_token
         self._owner = owner
         self._lease = lease
-        self._retry = retry
+        self._expect_after = expect_after
         self._answer_limit = answer_limit
         self._drains: dict[str, _Drain] = {}
         self._stopping = False
@@ -133,7 +112,7 @@ class Replayer:
 
     def expect(self, route: Route) -> None:
         """Something was put away for a workspace that may listen again in a moment: try soon, before the sweep does."""
-        self._background.once(f"bell-{route.id}", self._retry.backoff, lambda: self._ring_later(route))
+        self._background.once(f"bell-{route.id}", self._expect_after, lambda: self._ring_later(route))
 
     def recovered(self, route: Route) -> None:
         """The workspace is ready. If that is news it came back: begin slowly, and let nothing wait for its backoff."""
@@ -160,6 +139,7 @@ class Replayer:
                 if route.size.rows == 0:
                     route.size = replace(route.size, rows=1)
                 self.ring(route)
+                self._attempts.moved(route)
 
     async def renew(self) -> None:
         """Renew the lease of every call that is still open."""
@@ -180,7 +160,7 @@ class Replayer:
 
     def lease(self) -> Lease:
         """A new lease of this proxy's."""
-        return Lease(token=self._new_token(), owner=self._owner, until=self._now() + timedelta(seconds=self._lease))
+        return self._attempts.lease(self._owner, self._lease)
 
     def adopt(self, route: Route, deferral: Deferral) -> None:
         """Renew this deferral's lease from now on: a direct call is its try."""
@@ -191,14 +171,14 @@ class Replayer:
     async def adopted_answered(self, route: Route, deferral: Deferral, call: a2a.Call, answer: StoredAnswer) -> None:
         """The adopted call brought its answer."""
         try:
-            await self._complete(deferral, call, answer)
+            await self._written(deferral, lambda: self._attempts.complete(route, deferral, call, answer))
         finally:
             self._let_go(route, deferral)
 
     async def adopted_broke(self, route: Route, deferral: Deferral, failed: Failed) -> None:
         """The adopted call broke: from now on it is a deferral like any other."""
         try:
-            await self._failed(route, deferral, deferral.lease.token if deferral.lease else "", failed)
+            await self._failed(route, deferral, failed)
         finally:
             self._let_go(route, deferral)
 
@@ -239,9 +219,9 @@ class Replayer:
             free = min(drain.window - len(drain.open), route.room(now) - in_flight)
             if free <= 0:
                 return  # a completed call rings again, and so does a beat
-            until = now + timedelta(seconds=self._lease)
-            leases = [Lease(token=self._new_token(), owner=self._owner, until=until) for _ in range(free)]
-            for deferral in await self._store.claim(route.id, leases=leases, now=now):
+            for deferral in await self._attempts.lease_due(
+                route, self._owner, seconds=self._lease, count=free, now=now
+            ):
                 drain.open[deferral.id] = deferral
                 drain.tries[deferral.id] = asyncio.Event()
                 self._background.spawn(self._replay(route, drain, deferral), name=f"replay-{deferral.id}")
@@ -260,35 +240,25 @@ class Replayer:
                 drain.window = 1
 
     async def _try(self, route: Route, deferral: Deferral) -> bool:
-        """Send it once; True when the deferral has ended.
-
-        What was taken back from a holder that said nothing may have reached the agent: under `never` it ends here. What
-        an admin drove again has another last error; that it may have been delivered was known then.
-        """
-        token = deferral.lease.token if deferral.lease else ""
-        if deferral.last_error in UNHEARD and route.effective.redelivery is Redelivery.NEVER:
-            return await self._bury(deferral, token, not_again(deferral.last_error), maybe=True)
-        try:
-            call, body = await self._tasks.outgoing(route, deferral)
-            headers = self._deferring.headers_of(deferral)
-        except (HoldfastError, VaultFailure) as problem:
-            return await self._bury(deferral, token, str(problem))
-        if deferral.maybe:
-            headers = (*headers, (REDELIVERY_HEADER, b"maybe"))
-        failed = await self._send(route, deferral, call, headers, body)
+        """Send it once; True when the deferral has ended."""
+        ready = await self._written(deferral, lambda: self._attempts.begin(route, deferral))
+        if ready is None:
+            return True
+        if not self._may_dial(route):
+            await self._written(deferral, lambda: self._attempts.give_back(route, deferral, "nobody dials it now"))
+            return False
+        failed = await self._send(route, ready)
         if failed is None:
             return True
-        return await self._failed(route, deferral, token, failed)
+        return await self._failed(route, deferral, failed)
 
-    async def _send(
-        self, route: Route, deferral: Deferral, call: a2a.Call, headers: tuple[tuple[bytes, bytes], ...], body: bytes
-    ) -> Failed | None:
-        request = deferral.request
+    async def _send(self, route: Route, ready: Ready) -> Failed | None:
+        deferral, request = ready.deferral, ready.deferral.request
         drain = self._drains.setdefault(route.id, _Drain())
         drain.dialing += 1
         try:
             async with self._dialer.call(
-                route, method=request.method, tail=request.tail, headers=headers, body=body
+                route, method=request.method, tail=request.tail, headers=ready.headers, body=ready.body
             ) as answer:
                 content = await answer.read(self._answer_limit)
                 if gateway(answer.status):
@@ -301,88 +271,32 @@ class Replayer:
         finally:
             drain.dialing -= 1
         self._dialer.answered(route)
-        await self._complete(deferral, call, stored)
+        await self._written(deferral, lambda: self._attempts.complete(route, deferral, ready.call, stored))
         return None
 
-    async def _complete(self, deferral: Deferral, call: a2a.Call, answer: StoredAnswer) -> None:
-        now = self._now()
-        ending = Ending(state=State.COMPLETED, at=now, answer=answer)
-        if deferral.task_id is not None and deferral.context_id is not None:
-            kept = a2a.keep_answer(
-                call,
-                status=answer.status,
-                body=answer.body,
-                task_id=deferral.task_id,
-                context_id=deferral.context_id,
-                at=now,
-            )
-            ending = replace(
-                ending,
-                task=StoredTask(json=kept.task_json, version=kept.version.value, state=kept.state),
-                upstream_task_id=kept.upstream_task_id,
-                upstream_context_id=kept.upstream_context_id,
-            )
-        token = deferral.lease.token if deferral.lease else ""
-        ended = await self._written(deferral, lambda: self._store.finish(deferral.id, token, ending))
-        if ended is None:
-            self._lost_lease(deferral)
-            return
-        self._deferring.ended(ended)
-
-    async def _failed(self, route: Route, deferral: Deferral, token: str, failed: Failed) -> bool:
+    async def _failed(self, route: Route, deferral: Deferral, failed: Failed) -> bool:
+        """Judge the workspace, write what the failure makes of the deferral; True when that is its end."""
         judgement = await self._gate.ask(route, Trigger.REPLAY, request_id=deferral.request_id)
-        now = self._now()
-        busy = judgement.verdict.name == "busy" or route.alive_lately(now)
         outcome = {Outcome.NOT_SENT: "not_sent", Outcome.GATEWAY: "gateway"}.get(failed.outcome, "maybe")
-        next_step = after_failed_try(
+        settled = await self._written(
             deferral,
-            outcome="idle" if failed.idle else outcome,
-            error=failed.reason,
-            redelivery=route.effective.redelivery.value,
-            alive_lately=busy,
-            policy=self._retry,
-            now=now,
-            chance=self._chance,
+            lambda: self._attempts.failed(
+                route,
+                deferral,
+                outcome="idle" if failed.idle else outcome,
+                reason=failed.reason,
+                alive_lately=judgement.verdict.name == "busy" or route.alive_lately(self._now()),
+                verdict=judgement.verdict,
+            ),
         )
-        if not isinstance(next_step, Again):
-            return await self._bury(deferral, token, next_step.reason, maybe=True)
-        requeue = Requeue(
-            next_attempt_at=next_step.at,
-            attempts=next_step.attempts,
-            maybe=next_step.maybe,
-            gateway_since=next_step.gateway_since,
-            error=next_step.error,
-        )
-        if not await self._written(deferral, lambda: self._store.release(deferral.id, token, requeue)):
-            self._lost_lease(deferral)
+        if settled is None:
             return False
-        if deferral.adopted:
-            self._routing.hold_context(route.id, deferral.context_id)
-        self._telemetry.emit(
-            EventName.DEFERRAL_RETURNED,
-            workspace=route.id,
-            receipt=deferral.id,
-            request_id=deferral.request_id,
-            rule=judgement.verdict.rule,
-            fields={"reason": failed.reason, "class": failed.outcome.value, "attempts": next_step.attempts},
-        )
-        delay = max(0.0, (next_step.at - now).total_seconds())
-        self._background.later(f"retry-{deferral.id}", delay, lambda: self._ring_later(route))
-        return False
+        if settled.state is State.QUEUED:
+            self._background.later(f"retry-{deferral.id}", settled.delay, lambda: self._ring_later(route))
+        return settled.state is not State.QUEUED
 
     async def _ring_later(self, route: Route) -> None:
         self.ring(route)
-
-    async def _bury(self, deferral: Deferral, token: str, reason: str, *, maybe: bool = False) -> bool:
-        ended = await self._written(
-            deferral,
-            lambda: self._deferring.end(
-                deferral, State.DEAD_LETTERED, reason, lease_token=token, task_state="failed", maybe=maybe
-            ),
-        )
-        if ended is None:
-            self._lost_lease(deferral)
-        return ended is not None
 
     async def _written(self, deferral: Deferral, write: Callable[[], Awaitable[T]]) -> T:
         """What a try led to, written as soon as the store can."""
@@ -397,11 +311,3 @@ class Replayer:
             )
 
         return await insist(write, seconds=INSISTENCE * self._lease, failed=tell)
-
-    def _lost_lease(self, deferral: Deferral) -> None:
-        self._telemetry.emit(
-            EventName.DEFERRAL_RETURNED,
-            workspace=deferral.workspace_id,
-            receipt=deferral.id,
-            fields={"reason": "the lease was lost; its next holder decides"},
-        )

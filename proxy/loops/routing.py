@@ -10,22 +10,24 @@ everything here runs on one event loop, and no invariant spans an `await`.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from proxy.config import Config
 from proxy.core import a2a
+from proxy.core.access import listed_callers
 from proxy.core.lifecycle import SERVING, Desired
 from proxy.core.liveness import Previous
 from proxy.core.outcome import DeadAction, Redelivery, UnmanagedAway
 from proxy.core.presets import LivenessPolicy, policy_from
 from proxy.core.restart import OPEN_PHASES, Restart, RestartPolicy, Trigger
 from proxy.core.tokens import Owner, TokenKind
-from proxy.core.workspace import DeliveryMode, Workspace
+from proxy.core.workspace import DeliveryMode, Settings, Workspace
 from proxy.store import QueueSize, Signs, Snapshot, TokenRecord, Watch
 
+NO_SETTINGS = Settings()
 RESTART_KEYS = {
     "restart_debounce": "debounce",
     "restart_intensity": "intensity",
@@ -46,7 +48,7 @@ class Touchable(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effective:
-    """A workspace's settings with the defaults filled in."""
+    """A workspace's settings with the defaults filled in; `listed` are the callers on its allow list."""
 
     policy: LivenessPolicy
     restart: RestartPolicy
@@ -54,6 +56,7 @@ class Effective:
     unmanaged_away: UnmanagedAway
     redelivery: Redelivery
     max_concurrent: int
+    listed: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -65,22 +68,29 @@ class Route:
     `busy` counts calls in flight, direct ones and replays. `pulses` are those calls' idle windows. `others` are the
     tasks beyond those calls that the agent was at when it beat last, as told to this proxy. `degraded_in` is the
     incarnation in which its beats say that it is degraded.
-    `seen_credentials` are headers that a card on its way made secret.
+    `unwritten` is the table's: every route whose signs of life are not in the store yet, by id.
+    `answered_at` is the event loop's time when an answer was last noted as a sign of life.
+    `draining`: it was parked by this process, and its compute was not touched yet.
+    `seen_credentials` are headers that a card on its way made secret. `found` is what the last evaluation found, for
+    the decision log.
     """
 
     workspace: Workspace
     effective: Effective
     signs: Signs = field(default_factory=Signs)
-    signs_dirty: bool = False
+    unwritten: "dict[str, Route]" = field(default_factory=dict, repr=False, compare=False)
     size: QueueSize = field(default_factory=QueueSize)
     contexts: Counter[str] = field(default_factory=Counter)
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
     cycles: tuple[Restart, ...] = ()
     previous: Previous | None = None
+    found: Mapping[str, Any] = field(default_factory=dict)
     busy: int = 0
     seen_credentials: frozenset[bytes] = frozenset()
     others: int = 0
     degraded_in: int | None = None
+    answered_at: float = float("-inf")
+    draining: bool = False
     pulses: set[Touchable] = field(default_factory=set)
 
     @property
@@ -141,14 +151,15 @@ class Route:
     def sign(self, at: datetime, *, heartbeat: bool = False) -> None:
         """Note a sign of life; `agent: down` is forgotten by any later one."""
         signs = self.signs
-        if signs.last_sign_at is None or at > signs.last_sign_at:
-            signs = replace(signs, last_sign_at=at)
-        if signs.agent_down_at is not None and at > signs.agent_down_at:
-            signs = replace(signs, agent_down_at=None)
-        if heartbeat:
-            signs = replace(signs, last_heartbeat_at=at)
-        self.signs = signs
-        self.signs_dirty = True
+        is_later = signs.last_sign_at is None or at > signs.last_sign_at
+        contradicts = signs.agent_down_at is not None and at > signs.agent_down_at
+        self.signs = replace(
+            signs,
+            last_sign_at=at if is_later else signs.last_sign_at,
+            last_heartbeat_at=at if heartbeat else signs.last_heartbeat_at,
+            agent_down_at=None if contradicts else signs.agent_down_at,
+        )
+        self.unwritten[self.workspace.id] = self
 
     def note_cycle(self, cycle: Restart) -> None:
         """Put a restart record in its place, newest last."""
@@ -171,8 +182,13 @@ class Routing:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self.access_rule = config.access.rule
         self._routes: dict[str, Route] = {}
+        self.unwritten: dict[str, Route] = {}
+        self._usual: Effective | None = None
         self._owners: dict[str, Owner] = {}
+        self.tokens_version = object()
+        """Another object after every change of the tokens."""
         self._tokens: dict[str, TokenRecord] = {}
         self._finished: deque[tuple[datetime, str, tuple[str, str], str]] = deque()
         self.ready = False
@@ -198,6 +214,10 @@ class Routing:
         """The route, or None for an unknown workspace."""
         return self._routes.get(workspace_id)
 
+    def parent(self, workspace_id: str) -> str | None:
+        """The parent of a workspace, None for a root; KeyError for an unknown workspace."""
+        return self._routes[workspace_id].workspace.parent
+
     def __iter__(self) -> Iterator[Route]:
         """All routes; safe against changes on the way."""
         return iter(tuple(self._routes.values()))
@@ -206,7 +226,7 @@ class Routing:
         """Take over what the store said; an older version than the known one is ignored."""
         route = self._routes.get(workspace.id)
         if route is None:
-            route = Route(workspace=workspace, effective=self._effective(workspace))
+            route = Route(workspace=workspace, effective=self._effective(workspace), unwritten=self.unwritten)
             self._routes[workspace.id] = route
         elif workspace.version >= route.workspace.version:
             if workspace.settings is not route.workspace.settings:
@@ -230,13 +250,22 @@ class Routing:
         self._effective(workspace)
 
     def _effective(self, workspace: Workspace) -> Effective:
-        settings, config = workspace.settings, self._config
+        """Fill in the defaults; those who set nothing share one result, for they may be a hundred thousand."""
+        if workspace.settings != NO_SETTINGS:
+            return self._filled_in(workspace.settings)
+        if self._usual is None:
+            self._usual = self._filled_in(workspace.settings)
+        return self._usual
+
+    def _filled_in(self, settings: Settings) -> Effective:
+        config = self._config
         policy = dict(settings.policy)
         preset = str(policy.pop("preset", config.policy.preset))
         # The configured numbers belong to the configured preset; a workspace with another one starts from its own.
         numbers = config.policy_overrides(preset)
         restart = config.restart_policy()
         braked = {RESTART_KEYS[key]: policy.pop(key) for key in tuple(policy) if key in RESTART_KEYS}
+        listed = config.access.allow_from if settings.allow_from is None else settings.allow_from
         return Effective(
             policy=policy_from(preset, {**numbers, **policy}),
             restart=replace(restart, **braked),
@@ -244,6 +273,7 @@ class Routing:
             unmanaged_away=settings.unmanaged_away or config.defaults.unmanaged_away or UnmanagedAway.DEFER,
             redelivery=settings.redelivery or config.defaults.redelivery,
             max_concurrent=settings.max_concurrent or config.defaults.max_concurrent,
+            listed=listed_callers(listed),
         )
 
     # Tokens
@@ -256,11 +286,13 @@ class Routing:
         """Know a token."""
         self._tokens[token.id] = token
         self._owners[token.digest] = Owner(kind=TokenKind(token.kind), name=token.name)
+        self.tokens_version = object()
 
     def drop_token(self, token_id: str) -> None:
         """Forget a token."""
         if (token := self._tokens.pop(token_id, None)) is not None:
             self._owners.pop(token.digest, None)
+            self.tokens_version = object()
 
     def retire_tokens(self, workspace_id: str, incarnation: int) -> None:
         """Forget the tokens that earlier lives of a workspace got at their start."""

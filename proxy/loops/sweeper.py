@@ -9,8 +9,8 @@ from datetime import timedelta
 from proxy.clock import Now
 from proxy.core.deferral import State
 from proxy.loops.deferring import Deferring
-from proxy.loops.routing import Routing
 from proxy.store import Store
+from proxy.store.laws import LEASE_RAN_OUT
 
 CHUNK = 500
 
@@ -22,7 +22,6 @@ class Sweeper:
         self,
         *,
         store: Store,
-        routing: Routing,
         deferring: Deferring,
         now: Now,
         retention: float,
@@ -30,7 +29,6 @@ class Sweeper:
         decision_days: float,
     ) -> None:
         self._store = store
-        self._routing = routing
         self._deferring = deferring
         self._now = now
         self._retention = retention
@@ -39,10 +37,7 @@ class Sweeper:
 
     async def leases(self) -> None:
         """Queue again what a lease holder did not finish in time; the replay sweep finds it (scenario 46)."""
-        for watch in await self._store.release_expired(self._now()):
-            if watch.adopted:
-                # Its call is nobody's any more: from now on it holds its context back.
-                self._routing.hold_context(watch.workspace_id, watch.context_id)
+        await self._deferring.took_back(await self._store.release_expired(self._now()), LEASE_RAN_OUT)
 
     async def expiries(self) -> None:
         """End queued deferrals whose time to live has passed; their callers' tasks fail and say so (scenario 47)."""

@@ -85,12 +85,25 @@ async def test_a_beat_that_changes_nothing_writes_no_record(world: World) -> Non
 async def test_another_boot_id_is_a_new_life_and_the_first_one_is_not(world: World) -> None:
     await world.given()
     await world.start()
-    for boot_id, incarnation in (("one", 1), ("one", 1), ("two", 2), ("two", 2), ("one", 3)):
+    for boot_id, incarnation in (("one", 1), ("one", 1), ("two", 2), ("two", 2), ("three", 3)):
         await beat(world, boot_id=boot_id, status="ready")
         row = await world.row()
         assert (row.incarnation, row.boot_id, row.status) == (incarnation, boot_id, Status.READY)
     actions = [line.action for line in await world.decisions()]
     assert actions == ["boot_id bound", "new incarnation", "new incarnation"]
+
+
+@simulated
+async def test_what_is_left_of_an_earlier_life_begins_no_new_one_and_shows_no_life(world: World) -> None:
+    await world.given()
+    await world.start()
+    for boot_id in ("one", "two"):
+        await beat(world, boot_id=boot_id, status="ready")
+    await world.until(5)
+    await beat(world, boot_id="one", status="ready")
+    row = await world.row()
+    assert (row.incarnation, row.boot_id) == (2, "two")
+    assert world.route().signs.last_sign_at == at(0)
 
 
 @simulated
@@ -169,6 +182,21 @@ async def test_all_beats_of_a_second_are_one_write_and_a_second_without_beats_is
         await asyncio.sleep(0.04)
     await world.until(5)
     assert store.written == [(1.0, ["a", "b"])]
+
+
+@simulated
+async def test_the_beats_of_very_many_are_gathered_for_longer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.loops.beats.MANY", 2)
+    world.store = store = CountingStore()
+    for name in ("a", "b", "c"):
+        await world.given(name)
+    await world.start({"beats.flush": 1, "beats.longest": 4})
+    for tenth in range(10, 120, 5):
+        await world.until(tenth / 10 + 0.2)
+        for name in ("a", "b", "c") if tenth < 70 else ("b",):
+            await beat(world, name)
+    assert [at for at, names in store.written if len(names) == 3] == [2.0, 6.0, 10.0], "every fourth second"
+    assert store.written[-1] == (11.0, ["b"]), "few are written at once"
 
 
 @simulated

@@ -115,7 +115,10 @@ async def test_a_line_of_the_log_tells_what_was_known_and_what_was_read(world: W
         "restart_returned_at": "2026-06-01T11:58:40.000000Z",
         "strikes": 1,
         "probes": ["not_running", "not_running"],
+        "probed_at": ["2026-06-01T12:00:00.000000Z", "2026-06-01T12:00:02.000000Z"],
         "last_sign_at": ["2026-06-01T11:55:00.000000Z"],
+        "read_at": ["2026-06-01T12:00:02.000000Z"],
+        "because": "nothing above decided",
     }
     row = await world.row()
     assert row.last_verdict == LastVerdict(verdict="dead", rule="not_running", at=at(2))
@@ -226,14 +229,15 @@ async def dies_debounced(world: World, settings: Mapping[str, object] = COMBINED
 async def test_a_death_stands_without_probing_and_without_writing(world: World) -> None:
     await dies_debounced(world)
     before, probes = await world.row(), world.machine().inspected
-    lines = len(await world.decisions())
+    lines = await world.decisions()
     for moment in (50, 53, 59):
         await world.until(moment)
         reply = await world.call(body=GET_TASK)
         assert (reply.status, reply.verdict, reply.restart) == (503, "dead; rule=not_running", "debounced")
     assert world.machine().inspected == probes
     assert await world.row() == before
-    assert len(await world.decisions()) == lines
+    later = (await world.decisions())[len(lines) :]
+    assert {line.action for line in later} == {"refused"}  # noted together, after the answers
 
 
 @simulated

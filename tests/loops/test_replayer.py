@@ -147,7 +147,7 @@ async def test_a_failed_try_makes_the_start_slow_again(world: World) -> None:
     assert together[:4] == [1, 2, 1, 2]  # the two failed
 
 
-@pytest.mark.parametrize("desired", [Desired.PAUSED, Desired.HIBERNATED, Desired.DRAINING])
+@pytest.mark.parametrize("desired", [Desired.PAUSED, Desired.DRAINING])
 @simulated
 async def test_nothing_is_sent_to_a_parked_workspace(world: World, desired: Desired) -> None:
     await world.given(desired=desired)
@@ -295,7 +295,11 @@ async def test_the_death_of_a_workspace_ends_no_deferral(world: World) -> None:
     receipt = await defer(world, "patience")
     nobody_answers(world)
     world.machine().starts.usual = 1.0
-    await world.eventually(lambda: len(world.machine().launches) > 0, within=200)
+
+    def has_started() -> bool:
+        return bool(world.machine().launches) and world.route().workspace.status is Status.STARTING
+
+    await world.eventually(has_started, within=200)
     assert await back(world) == ["patience"]
     assert await state(world, receipt) is State.COMPLETED
 

@@ -10,10 +10,12 @@ are the real ones; only the HTTP parser and the socket are missing.
 
 import asyncio
 import functools
+import io
 import json
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,15 @@ from proxy.assembly import Outside
 from proxy.config import load
 from proxy.core.decision import Decision
 from proxy.core.deferral import Deferral, State
-from proxy.core.lifecycle import Status
+from proxy.core.lifecycle import RESTING, Status
 from proxy.core.restart import Restart
 from proxy.core.workspace import UrlSource, Workspace
 from proxy.loops.routing import Route
 from proxy.store import Signs, Store
 from proxy.store.memory import MemoryStore
 from proxy.telemetry import Event, EventName, Telemetry
+from proxy.web.arrived import Arrived, Fields
+from proxy.web.calls import split
 
 __all__ = ["RESET", "Reacts", "Reply", "World", "at", "clock", "fails", "message", "simulated"]
 
@@ -123,6 +127,36 @@ class _Writer:
         """Never full."""
 
 
+class _Client:
+    """A client that takes every answer and never leaves."""
+
+    on_gone: Callable[[], None] | None = None
+    writing_paused = False
+    remote = "127.0.0.1"
+
+    def __init__(self) -> None:
+        self.said = bytearray()
+
+    def write(self, data: bytes) -> None:
+        self.said += data
+
+    async def drain(self) -> None:
+        """Never full."""
+
+    def hang_up(self) -> None:
+        """Nothing follows anyway."""
+
+
+class _Wire:
+    """Bytes of an answer, as `http.client` wants them."""
+
+    def __init__(self, said: bytes) -> None:
+        self._said = said
+
+    def makefile(self, *_: str) -> io.BytesIO:
+        return io.BytesIO(self._said)
+
+
 def message(text: str = "hello", *, message_id: str = "m-1", context_id: str | None = None) -> bytes:
     """Return a JSON-RPC `message/send`."""
     said: dict[str, Any] = {"kind": "message", "messageId": message_id, "role": "user"}
@@ -206,8 +240,11 @@ class World:
     ) -> None:
         """Write a workspace into the store before the proxy starts.
 
-        `sign` and `heartbeat` are seconds of the story (so mostly negative). `url`: by default its agent's.
+        `sign` and `heartbeat` are seconds of the story (so mostly negative). `url`: by default its agent's. Whatever is
+        parked was stopped long ago.
         """
+        if known.get("desired") in RESTING:
+            known.setdefault("stopped_at", at(-86_400))
         if url == "":
             url = self.url(workspace_id)
         source = UrlSource.NONE if url is None else UrlSource.ANNOUNCED if announced else UrlSource.CONFIGURED
@@ -306,19 +343,21 @@ class World:
         return await self.request("POST", f"/workspaces/{workspace_id}/a2a", body, **headers)
 
     async def request(self, method: str, path: str, body: bytes = b"", **headers: str) -> Reply:
-        """Send one request through the server's dispatch."""
-        loop = asyncio.get_running_loop()
-        payload = StreamReader(BaseProtocol(loop), 2**20, loop=loop)
-        payload.feed_data(body)
-        payload.feed_eof()
-        said = {name.replace("_", "-"): value for name, value in headers.items()}
+        """Send one request: a call to an agent to the data path, any other through the server's dispatch."""
         fields = {
             "Host": "proxy.test",
             "Holdfast-Token": ADMIN,
             "Content-Type": "application/json",
             "Content-Length": str(len(body)),
-            **said,
+            **{name.replace("_", "-"): value for name, value in headers.items()},
         }
+        data_path = split(path)
+        if data_path is not None:
+            return await self._called(method, path, fields, body, data_path)
+        loop = asyncio.get_running_loop()
+        payload = StreamReader(BaseProtocol(loop), 2**20, loop=loop)
+        payload.feed_data(body)
+        payload.feed_eof()
         request = make_mocked_request(method, path, fields, payload=payload)
         writer = _Writer(request.transport)
         request._payload_writer = writer  # type: ignore[assignment]  # takes what the real one would send
@@ -326,3 +365,13 @@ class World:
         await response.prepare(request)
         await response.write_eof()
         return Reply(status=response.status, headers=CIMultiDict(response.headers), body=bytes(writer.said))
+
+    async def _called(
+        self, method: str, path: str, fields: Mapping[str, str], body: bytes, data_path: tuple[str, str]
+    ) -> Reply:
+        client = _Client()
+        known = Fields(tuple((name.encode(), value.encode()) for name, value in fields.items()))
+        await self.app.server.serve(Arrived(client, method=method, target=path, headers=known, body=body), *data_path)
+        answer = HTTPResponse(_Wire(bytes(client.said)), method=method)  # type: ignore[arg-type]  # only read from
+        answer.begin()
+        return Reply(status=answer.status, headers=CIMultiDict(answer.getheaders()), body=answer.read())
