@@ -8,7 +8,9 @@ answered before the table is filled, and nothing is decided before the runtimes 
 Stop: stop listening and drain, stop leasing, stop the loops, flush signs of life, let go of runtimes, close the store.
 """
 
+import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,6 +20,8 @@ from proxy.core.errors import CallerError
 from proxy.doors import Doors
 from proxy.loops.routing import Route
 from proxy.runtimes import Exited
+from proxy.store import StoreFailure
+from proxy.store.laws import HOLDER_GONE
 from proxy.telemetry import EventName
 from proxy.web import bodies
 
@@ -25,6 +29,7 @@ CYCLES_REMEMBERED = timedelta(hours=1)
 LEASE_SWEEP = 5.0
 EXPIRY_SWEEP = 5.0
 RETENTION_SWEEP = 60.0
+RESUMED_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,10 +107,13 @@ class App(Doors):
         if self._started:
             self.telemetry.emit(EventName.PROXY_STOPPING)
             await self.replayer.stop()
+            self.polling.stop()
             await self.server.stop(self.config.server.drain_seconds if drain is None else drain)
             await self.background.aclose()
             await self.gate.aclose()
             await self.beats.flush()
+            with suppress(StoreFailure):  # a note is no promise
+                await self.notes.flush()
             await self.hosting.aclose()
             await self.forward.aclose()
             self._started = False
@@ -122,9 +130,7 @@ class App(Doors):
             # Its workspace was removed, and this proxy ended before its compute was stopped.
             work = self.hosting.forget(orphan, self.config.restart.stop_grace)
             self.background.spawn(work, name=f"forget-{orphan}")
-        for watch in await self.store.release_owned(self.owner, self.now()):
-            if watch.adopted:
-                self.routing.hold_context(watch.workspace_id, watch.context_id)
+        await self.deferring.took_back(await self.store.release_owned(self.owner, self.now()), HOLDER_GONE)
         return [fact for fact in outlived if isinstance(fact, Exited)]
 
     async def _resume(self, exits: list[Exited]) -> None:
@@ -133,8 +139,14 @@ class App(Doors):
             await self.coordinator.on_exit(exited)
         for name, table in self.config.workspaces.items():
             await self._declare(name, table)
-        for route in self.routing:
+        self.background.spawn(self._look_after_all(), name="resume")
+
+    async def _look_after_all(self) -> None:
+        """Begin with every workspace; a few at a time, so that a hundred thousand do not hold requests up."""
+        for number, route in enumerate(self.routing, 1):
             self.background.spawn(self._look_after(route), name=f"resume-{route.id}")
+            if number % RESUMED_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     async def _declare(self, name: str, table: Mapping[str, Any]) -> None:
         """Take over a workspace from the configuration file."""
@@ -148,22 +160,21 @@ class App(Doors):
 
     async def _look_after(self, route: Route) -> None:
         await self.coordinator.resume(route)
+        self.parking.carry_on(route)
         await self.readiness.settle(route)  # an earlier life may have died between "ready" and the end of its cycle
         self.readiness.watch(route)
         self.replayer.ring(route)
 
-    async def _sweep_leases(self) -> None:
-        """Take back leases that ran out; not those of calls that are open here, which a failing store let run out."""
-        if self.replayer.behind:
-            await self.replayer.renew()
-        await self.sweeper.leases()
-
     def _tick(self) -> None:
         config, every = self.config, self.background.every
-        every(config.beats.flush, self.beats.flush, name="flush")
+        every(config.beats.flush, self.beats.tick, name="flush")
+        every(config.decisions.write, self.notes.flush, name="notes")
         every(config.health.sweep, self.health.sweep, name="health-sweep")
+        every(config.health.sweep, self.reconciler.sweep, name="reconcile")
         every(config.queue.sweep, self.replayer.sweep, name="replay-sweep")
+        every(config.queue.sweep, self.parking.sweep, name="wake-sweep")
         every(config.queue.lease / 3, self.replayer.renew, name="renew")
-        every(min(LEASE_SWEEP, config.queue.lease), self._sweep_leases, name="lease-sweep")
+        every(min(LEASE_SWEEP, config.queue.lease), self.sweep_leases, name="lease-sweep")
         every(EXPIRY_SWEEP, self.sweeper.expiries, name="expiry-sweep")
         every(RETENTION_SWEEP, self.sweeper.retention, name="retention-sweep")
+        every(self.lag.interval, self.lag.tick, name="lag")

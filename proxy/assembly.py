@@ -7,7 +7,7 @@ Knows nothing of: the order of start and stop (`proxy.app`), any rule.
 import random
 from dataclasses import dataclass
 
-from proxy.clock import Jump, Now, SystemClock
+from proxy.clock import Jump, Now, SystemClock, stopwatch
 from proxy.config import Config
 from proxy.core.addresses import AddressPolicy, read_url
 from proxy.core.decision import Trigger
@@ -15,28 +15,39 @@ from proxy.core.deferral import RetryPolicy
 from proxy.core.workspace import Workspace
 from proxy.forward import Forward, UpstreamFailure
 from proxy.forward.pool import Pool, PoolSettings
+from proxy.loops.attempts import Attempts
 from proxy.loops.background import Background
 from proxy.loops.beats import Beats
 from proxy.loops.coordinator import Coordinator
 from proxy.loops.deferring import Deferring, QueueRules
 from proxy.loops.dialing import Dialer, DialRules
+from proxy.loops.driving import Driving
 from proxy.loops.enrolling import Enrolling
+from proxy.loops.event_ring import EventRing
 from proxy.loops.gate import Gate
 from proxy.loops.health import Health, HealthRules
+from proxy.loops.held_leases import HeldLeases
 from proxy.loops.hosting import Hosting, Hosts
 from proxy.loops.minting import Mint, owner_of
+from proxy.loops.notes import Notes
+from proxy.loops.parking import Parking
+from proxy.loops.polling import Polling, PollRules
 from proxy.loops.readiness import Readiness
+from proxy.loops.reconciler import Reconciler
 from proxy.loops.records import Records
 from proxy.loops.replayer import Replayer
 from proxy.loops.routing import Route, Routing
 from proxy.loops.sweeper import Sweeper
 from proxy.loops.tasks import Tasks
+from proxy.loops.telling import Telling
 from proxy.loops.tending import Tending
+from proxy.loops.traffic import Labels, LoopLag, Told, Traffic
 from proxy.runtimes import Exited, RuntimeContext
 from proxy.store import Store
+from proxy.store.journal import JournalLimits
 from proxy.store.sqlite import SqliteStore
 from proxy.store.vault import open_vault
-from proxy.telemetry import EventName, Telemetry
+from proxy.telemetry import EventName, Level, Telemetry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +79,19 @@ class Assembly:
         self.forward: Forward
         self.hosting: Hosts
         self.telemetry = telemetry or Telemetry(self.now)
-        self.store: Store = store or SqliteStore(config.data, busy_timeout=config.store.busy_timeout)
+        events = config.events
+        self.ring = EventRing(born=self.now(), rows=events.rows, least=Level[events.level.name])
+        self.telemetry.add(self.ring)
+        self.lag = LoopLag(stopwatch, interval=1.0)
+        self.store: Store = store or SqliteStore(
+            config.data, batch=config.store.batch, busy_timeout=config.store.busy_timeout
+        )
         self._outside = outside
         self.listens = listen
         self.routing = Routing(config)
+        self.traffic = Traffic(Labels(config.metrics.workspaces), self.routing.get)
+        self.told = Told(self.traffic)
+        self.telemetry.add(self.told)
         self.background = Background(self.telemetry)
         self.url: str | None = None
 
@@ -87,6 +107,7 @@ class Assembly:
         self._assemble_judging()
         self._assemble_restarting()
         self._assemble_delivering()
+        self._assemble_polling()
         self._assemble_looking_after()
         self._tie()
 
@@ -102,12 +123,20 @@ class Assembly:
             PoolSettings(connections_per_origin=config.upstream.max_connections, keepalive=config.upstream.keep_alive),
         )
         self.forward = self._pool
-        context = RuntimeContext(now=self.now, data_dir=config.state_dir, on_exit=self.on_exit, owner=self.owner)
+        context = RuntimeContext(
+            now=self.now,
+            data_dir=config.state_dir,
+            on_exit=self.on_exit,
+            owner=self.owner,
+            chance=self._chance,
+            addresses=AddressPolicy(allow=config.upstream_allow),
+        )
         self.hosting = Hosting(context, self._pool, probe_timeout=config.probe.timeout)
 
     def _assemble_storing(self) -> None:
         config, store, now = self.config, self.store, self.now
         self.records = Records(store, self.routing, now)
+        self.notes = Notes(store, most=config.decisions.notes)
         self.dialer = Dialer(
             self.forward,
             DialRules(
@@ -143,7 +172,15 @@ class Assembly:
 
     def _assemble_judging(self) -> None:
         config, store, now = self.config, self.store, self.now
-        self.beats = Beats(store=store, records=self.records, routing=self.routing, now=now, ring=self._recovered)
+        self.beats = Beats(
+            store=store,
+            records=self.records,
+            routing=self.routing,
+            now=now,
+            telemetry=self.telemetry,
+            ring=self._recovered,
+            longest=config.beats.longest,
+        )
         self.gate = Gate(
             store=store,
             records=self.records,
@@ -157,20 +194,31 @@ class Assembly:
 
     def _assemble_restarting(self) -> None:
         config, store, now = self.config, self.store, self.now
-        self.coordinator = Coordinator(
-            store=store,
+        driving = Driving(
             records=self.records,
+            store=store,
             routing=self.routing,
             runtimes=self.hosting.runtime,
             background=self.background,
             now=now,
-            telemetry=self.telemetry,
             mint=self.mint.child_token,
             chance_boot_id=self.mint.new_id,
             own_url=self._own_url,
             owner=self.owner,
             lease=config.restart.lease,
             stop_grace=config.restart.stop_grace,
+        )
+        self.coordinator = Coordinator(
+            store=store,
+            records=self.records,
+            routing=self.routing,
+            runtimes=self.hosting.runtime,
+            driving=driving,
+            background=self.background,
+            now=now,
+            telemetry=self.telemetry,
+            owner=self.owner,
+            lease=config.restart.lease,
         )
         self.readiness = Readiness(
             records=self.records,
@@ -186,20 +234,22 @@ class Assembly:
 
     def _assemble_delivering(self) -> None:
         config, store, now = self.config, self.store, self.now
-        self.replayer = Replayer(
+        telling = Telling(
             store=store,
+            now=now,
+            limits=JournalLimits(rows=config.poll.journal_rows, bytes=config.poll.journal_bytes),
+        )
+        self.attempts = Attempts(
+            store=store,
+            records=self.records,
             routing=self.routing,
             deferring=self.deferring,
             tasks=self.tasks,
-            dialer=self.dialer,
-            gate=self.gate,
-            background=self.background,
+            telling=telling,
             now=now,
             telemetry=self.telemetry,
             chance=self._chance,
             new_token=self.mint.new_id,
-            owner=self.owner,
-            lease=config.queue.lease,
             retry=RetryPolicy(
                 attempts=config.queue.attempts,
                 backoff=config.queue.backoff,
@@ -207,8 +257,22 @@ class Assembly:
                 gateway_backoff=config.queue.gateway_backoff,
                 gateway_ceiling=config.queue.gateway_ceiling,
             ),
+        )
+        self.replayer = Replayer(
+            store=store,
+            routing=self.routing,
+            attempts=self.attempts,
+            dialer=self.dialer,
+            gate=self.gate,
+            background=self.background,
+            now=now,
+            telemetry=self.telemetry,
+            owner=self.owner,
+            lease=config.queue.lease,
+            expect_after=config.queue.backoff,
             answer_limit=config.server.answer_limit,
         )
+        self.leases = HeldLeases(store=store, attempts=self.attempts, telling=telling, now=now)
         self.tending = Tending(
             store=store,
             routing=self.routing,
@@ -216,16 +280,39 @@ class Assembly:
             deferring=self.deferring,
             tasks=self.tasks,
             now=now,
-            ring=self.replayer.ring,
+            ring=self._moved,
         )
         self.sweeper = Sweeper(
             store=store,
-            routing=self.routing,
             deferring=self.deferring,
             now=now,
             retention=config.queue.retention,
             decision_rows=config.decisions.rows,
             decision_days=config.decisions.days,
+        )
+
+    def _assemble_polling(self) -> None:
+        queue, poll = self.config.queue, self.config.poll
+        self.polling = Polling(
+            store=self.store,
+            records=self.records,
+            routing=self.routing,
+            deferring=self.deferring,
+            attempts=self.attempts,
+            readiness=self.readiness,
+            background=self.background,
+            now=self.now,
+            telemetry=self.telemetry,
+            expire=self.sweep_leases,
+            rules=PollRules(
+                items=poll.items,
+                bytes=poll.bytes,
+                wait=poll.wait,
+                waiting=poll.waiting,
+                lease=queue.lease,
+                lease_least=poll.lease_least,
+                lease_most=poll.lease_most,
+            ),
         )
 
     def _assemble_looking_after(self) -> None:
@@ -241,6 +328,26 @@ class Assembly:
             probe=self.hosting.probe,
             trusts_ages=now.trusts_ages if isinstance(now, SystemClock) else lambda *_: True,
             rules=HealthRules(stale=config.health.stale, failures=config.health.failures),
+        )
+        self.reconciler = Reconciler(
+            routing=self.routing,
+            tells=self.hosting.tells,
+            pending=self.background.pending,
+            watch=self.readiness.watch,
+            settle=self.readiness.settle,
+            judge_again=self._judge_again,
+        )
+        self.parking = Parking(
+            routing=self.routing,
+            records=self.records,
+            coordinator=self.coordinator,
+            readiness=self.readiness,
+            background=self.background,
+            now=now,
+            telemetry=self.telemetry,
+            manages=lambda workspace: self.hosting.runtime(workspace).tells,
+            ring=self._recovered,
+            drain=config.parking.drain,
         )
         self.enrolling = Enrolling(
             store=store,
@@ -261,6 +368,9 @@ class Assembly:
     def _tie(self) -> None:
         """Make the ties that go round in a circle."""
         self.dialer.freed = self.replayer.ring
+        self.deferring.moved = self.polling.ring
+        self.enrolling.switched = self._switched
+        self.enrolling.removed = self.polling.ring
         self.tasks.tried = self.replayer.tried
         self.gate.restarts = self.coordinator
         self.coordinator.judge_again = self._judge_again
@@ -272,6 +382,21 @@ class Assembly:
 
     def _recovered(self, route: Route) -> None:
         self.replayer.recovered(route)
+        self.polling.ring(route)
+
+    def _moved(self, route: Route) -> None:
+        self.replayer.ring(route)
+        self.polling.ring(route)
+
+    async def _switched(self, route: Route) -> None:
+        await self.polling.switched(route)
+        self.replayer.ring(route)
+
+    async def sweep_leases(self) -> None:
+        """Take back leases that ran out; not those of calls that are open here, which a failing store let run out."""
+        if self.replayer.behind:
+            await self.replayer.renew()
+        await self.sweeper.leases()
 
     async def _judge_again(self, route: Route, trigger: Trigger) -> None:
         await self.gate.ask(route, trigger, again=True)

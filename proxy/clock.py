@@ -28,6 +28,10 @@ from proxy.core.times import from_micros
 Now = Callable[[], datetime]
 """Returns the present instant, UTC-aware. The only way in which the proxy learns the time."""
 
+Stopwatch = Callable[[], float]
+stopwatch: Final[Stopwatch] = time.perf_counter
+"""Seconds of which only differences mean anything: for measuring how long work took, never for deciding."""
+
 TOLERANCE: Final = timedelta(seconds=2)
 _NANOS_IN_A_MICRO: Final = 1_000
 _TOLERANCE_NANOS: Final = int(TOLERANCE.total_seconds()) * 1_000_000_000

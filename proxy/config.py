@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, get_type_hints
 
+from proxy.core.access import AccessRule
 from proxy.core.ids import check_id
 from proxy.core.presets import PolicyError, validate
 from proxy.setting_kinds import ENVIRONMENT_PREFIX, RefusedError, Setting
@@ -267,6 +268,24 @@ def _not_everything_is_allowed(config: Config) -> Iterator[str]:
             yield f"{network} lets whoever registers a workspace reach every internal address"
 
 
+def _a_lease_can_be(config: Config) -> Iterator[str]:
+    if config.poll.lease_least > config.poll.lease_most:
+        yield f"the shortest lease, {config.poll.lease_least:g}, is longer than the longest, {config.poll.lease_most:g}"
+
+
+def _lists_are_read(config: Config) -> Iterator[str]:
+    if config.access.allow_from and config.access.rule is AccessRule.ANY:
+        yield "the list is kept, but nobody reads it while the rule is 'any'"
+
+
+def _a_burst_is_part_of_a_minute(config: Config) -> Iterator[str]:
+    per_minute, burst = config.rate.requests_per_minute, config.rate.burst
+    if burst and per_minute and burst >= per_minute:
+        yield f"a burst of {burst} is never met before the minute's {per_minute}"
+    if burst and not per_minute and not config.rate.callers:
+        yield "nobody's requests are counted, so there is no burst"
+
+
 _POLICY_KEYS: Final = tuple(key for key in SETTINGS if key.startswith("policy."))
 _RULES: Final = (
     _Rule(("dev", "host"), True, _dev_is_for_loopback),
@@ -276,11 +295,14 @@ _RULES: Final = (
     _Rule(("queue.backoff", "queue.backoff_cap"), True, _queue_backoff_reaches_its_cap),
     _Rule(("queue.idempotency_retention", "queue.retention"), True, _joined_answers_are_kept),
     _Rule(("probe.away_first", "probe.away_cap"), True, _away_pause_reaches_its_cap),
+    _Rule(("poll.lease_least", "poll.lease_most"), True, _a_lease_can_be),
     _Rule(_POLICY_KEYS, True, _policy_is_possible),
     _Rule((*_POLICY_KEYS, "restart.debounce"), False, _policy_is_plausible),
     _Rule(("queue.bytes", "server.body_limit"), False, _a_body_fits_the_queue),
     _Rule(("admin_token", "join_token"), False, _tokens_are_hard_to_guess),
     _Rule(("upstream_allow",), False, _not_everything_is_allowed),
+    _Rule(("access.allow_from", "access.rule"), False, _lists_are_read),
+    _Rule(("rate.burst", "rate.requests_per_minute", "rate.callers"), False, _a_burst_is_part_of_a_minute),
 )
 
 

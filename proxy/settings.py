@@ -21,6 +21,10 @@ from proxy.core.presets import PRESETS, SHORTEST_WAIT, LivenessPolicy, Preset, p
 from proxy.core.presets import SETTINGS as POLICY_NUMBERS
 from proxy.core.restart import RestartPolicy
 from proxy.setting_kinds import About, Setting, declared, is_base_url, is_file_path, is_token, is_vault_key, seconds
+from proxy.setting_kinds.callers import AccessSettings, RateSettings
+from proxy.setting_kinds.cards import CardSettings
+from proxy.setting_kinds.polling import PollSettings
+from proxy.setting_kinds.telling import EventSettings, LogSettings, MetricSettings
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024
@@ -40,22 +44,6 @@ class Profile(StrEnum):
 
     PLAIN = "plain"
     OFFLINE_DRAFT = "offline-draft"
-
-
-class LogLevel(StrEnum):
-    """The least loud event that is logged."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class LogFormat(StrEnum):
-    """How the log writes an event."""
-
-    HUMAN = "human"
-    JSON = "json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +130,13 @@ class RestartSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ParkingSettings:
+    """Workspaces that administration keeps from running."""
+
+    drain: Annotated[float, seconds("How long open calls may finish before what is parked is stopped.")] = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSettings:
     """Deferred requests: how many, for how long, and how they are delivered."""
 
@@ -176,6 +171,10 @@ class BeatSettings:
     flush: Annotated[
         float, seconds("How long heartbeats are gathered before they are written.", least=_TICK, most=60)
     ] = 1.0
+    longest: Annotated[
+        float,
+        seconds("How long those of more than a thousand workspaces are gathered, to be written with less.", most=60),
+    ] = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +232,10 @@ class DecisionSettings:
 
     rows: Annotated[int, About("Decisions kept per workspace.", unit="rows", least=1)] = 10_000
     days: Annotated[float, About("How long a decision is kept.", unit="days", least=_TICK, most=3660)] = 7.0
+    notes: Annotated[
+        int, About("Refused and repeated requests noted per workspace and write; more are counted.", least=0)
+    ] = 50
+    write: Annotated[float, seconds("How often those notes are written.", least=_TICK, most=60)] = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +243,9 @@ class StoreSettings:
     """The database."""
 
     busy_timeout: Annotated[float, seconds("How long a write waits for another process's lock.", most=3600)] = 5.0
+    batch: Annotated[
+        int, About("Writes that share one commit at most; 1: each has its own.", unit="writes", least=1, most=10_000)
+    ] = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,14 +265,6 @@ class VaultSettings:
     key_file: Annotated[
         Path | None, About("File of the key, made with mode 0600 at first start.", absent="`data` with `.key` added")
     ] = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogSettings:
-    """The log on standard error."""
-
-    level: Annotated[LogLevel, About("The least loud event that is logged.")] = LogLevel.INFO
-    format: Annotated[LogFormat, About("How a line is written.")] = LogFormat.HUMAN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,7 +296,9 @@ class Config:
     upstream: UpstreamSettings = field(default_factory=UpstreamSettings)
     policy: PolicySettings = field(default_factory=PolicySettings)
     restart: RestartSettings = field(default_factory=RestartSettings)
+    parking: ParkingSettings = field(default_factory=ParkingSettings)
     queue: QueueSettings = field(default_factory=QueueSettings)
+    poll: PollSettings = field(default_factory=PollSettings)
     beats: BeatSettings = field(default_factory=BeatSettings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     health: HealthSettings = field(default_factory=HealthSettings)
@@ -306,6 +306,11 @@ class Config:
     decisions: DecisionSettings = field(default_factory=DecisionSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     vault: VaultSettings = field(default_factory=VaultSettings)
+    access: AccessSettings = field(default_factory=AccessSettings)
+    rate: RateSettings = field(default_factory=RateSettings)
+    cards: CardSettings = field(default_factory=CardSettings)
+    events: EventSettings = field(default_factory=EventSettings)
+    metrics: MetricSettings = field(default_factory=MetricSettings)
     log: LogSettings = field(default_factory=LogSettings)
     workspaces: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     """The tables `[workspaces.NAME]` as they were written, with the keys of the HTTP API."""
@@ -323,6 +328,11 @@ class Config:
     def vault_key_file(self) -> Path:
         """The file of the vault's key, used where no key is configured."""
         return self.vault.key_file or self.data.with_name(self.data.name + ".key")
+
+    @property
+    def card_key_file(self) -> Path:
+        """The file of the keys that sign agent cards."""
+        return self.cards.key_file or self.data.with_name(self.data.name + ".card-key")
 
     @property
     def vault_key(self) -> bytes | None:

@@ -1,18 +1,24 @@
 """Owns the event record: what happened, once, for every sink. Knows nothing of what any sink makes of it.
 
-Everything worth telling is one :class:`Event` with a name from one vocabulary. The log is a sink; metrics, the decision
-log's mirror and the live stream are others. A sink that fails never breaks the caller that emitted: the failure is
+Everything worth telling is one :class:`Event` with a name from one vocabulary. The log is a sink; the counters behind
+the metrics and the live stream are others. A sink that fails never breaks the caller that emitted: the failure is
 counted, and that is all.
+
+A sink may say which events it wants (`wants`); an event that no sink wants is not even made. What is told of every
+healthy request costs a look-up, unless a log or a stream asks for it.
 
 Secrets do not get this far by design; every field is masked all the same before a sink sees it (`core.masking`).
 """
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any, Final, Self, TextIO
 
 from proxy.core.masking import masked
@@ -45,28 +51,30 @@ class EventName(StrEnum):
     PROXY_STARTED = "proxy.started", Level.INFO, "The proxy serves; fields give its address and its data."
     PROXY_STOPPING = "proxy.stopping", Level.INFO, "A stop was asked for; open requests are drained."
     PROXY_STOPPED = "proxy.stopped", Level.INFO, "Everything is closed."
-    PROXY_DOUBT_BEGAN = "proxy.doubt_began", Level.ERROR, "The proxy doubts its own sight: no inferred death counts."
-    PROXY_DOUBT_ENDED = "proxy.doubt_ended", Level.WARNING, "The proxy trusts its own sight again."
     CONFIG_WARNING = "config.warning", Level.WARNING, "A configuration that works, though hardly as meant."
     CLOCK_JUMPED = "clock.jumped", Level.WARNING, "The wall clock was stepped or the machine slept; ages are off."
+    LIBRARY_LOGGED = "library.logged", Level.WARNING, "A library that the proxy stands on logged a warning or an error."
     LOOP_FAILED = "loop.failed", Level.ERROR, "One round of a background loop failed; the loop goes on."
     STORE_FAILED = "store.failed", Level.ERROR, "The database refused or lost a unit of work."
+    RATE_EXCEEDED = "rate.exceeded", Level.WARNING, "A caller or an address met its rate limit; told once a minute."
     AUTH_REFUSED = "auth.refused", Level.INFO, "A caller was turned away; the rule says why, the answer does not."
     REQUEST_FORWARDED = "request.forwarded", Level.DEBUG, "An upstream call ended with the agent's answer."
     REQUEST_FAILED = "request.failed", Level.INFO, "An upstream call failed; the class says whether anything was sent."
     REQUEST_ANSWERED = "request.answered", Level.DEBUG, "The proxy answered by itself instead of the agent."
+    REQUEST_CRASHED = "request.crashed", Level.ERROR, "Serving a request met a fault of the proxy's own; it got a 500."
     VERDICT = "verdict", Level.INFO, "An evaluation of a workspace ended in a verdict, by the rule named."
     WORKSPACE_CREATED = "workspace.created", Level.INFO, "A workspace is known for the first time."
     WORKSPACE_CHANGED = "workspace.changed", Level.INFO, "A workspace's address, delivery or settings changed."
+    CARD_KEPT = "card.kept", Level.INFO, "A workspace's agent showed another card than the kept one; it was written."
     WORKSPACE_DELETED = "workspace.deleted", Level.INFO, "A workspace was removed."
     WORKSPACE_INCARNATION = "workspace.incarnation", Level.INFO, "A new incarnation of a workspace began."
     WORKSPACE_STATUS = "workspace.status", Level.INFO, "A workspace's status changed."
     WORKSPACE_DESIRED = "workspace.desired", Level.INFO, "What is wanted of a workspace changed: pause, resume, ..."
-    WORKSPACE_LIFECYCLE = "workspace.lifecycle", Level.INFO, "A workspace's own reporter told of a state."
     WORKSPACE_EXITED = "workspace.exited", Level.WARNING, "A supervisor saw the agent's process end."
     RESTART_SCHEDULED = "restart.scheduled", Level.WARNING, "A restart was recorded and will run."
     RESTART_COALESCED = "restart.coalesced", Level.INFO, "A restart was asked for while one was under way."
     RESTART_DEBOUNCED = "restart.debounced", Level.INFO, "A restart was asked for too soon; it is judged again later."
+    RESTART_BACKOFF = "restart.backoff", Level.INFO, "A restart waits, since earlier ones failed."
     RESTART_ANNOUNCED = "restart.announced", Level.INFO, "A workspace said that it restarts itself."
     RESTART_STARTED = "restart.started", Level.INFO, "The runtime was asked to stop and start the workspace."
     RESTART_FINISHED = "restart.finished", Level.INFO, "The workspace is ready again."
@@ -119,12 +127,15 @@ Sink = Callable[[Event], None]
 
 
 class Telemetry:
-    """Hands each event to every sink. ``failures`` counts, per sink, the events that it could not take."""
+    """Hands each event to every sink that wants it. `failures` counts, per sink, the events that it could not take."""
 
     def __init__(self, now: Callable[[], datetime], sinks: Iterable[Sink] = ()) -> None:
         self._now = now
-        self._sinks: tuple[Sink, ...] = tuple(sinks)
+        self._sinks: tuple[Sink, ...] = ()
+        self._wanting: dict[EventName, tuple[Sink, ...]] = {}
         self._failures: dict[str, int] = {}
+        for sink in sinks:
+            self.add(sink)
 
     @property
     def failures(self) -> Mapping[str, int]:
@@ -132,13 +143,24 @@ class Telemetry:
         return dict(self._failures)
 
     def add(self, sink: Sink) -> Callable[[], None]:
-        """Add a sink; the returned function takes it away again, and may be called twice."""
-        self._sinks = (*self._sinks, sink)
+        """Add a sink; the returned function takes it away again, and may be called twice.
+
+        A sink with a method `wants(name) -> bool` is handed the events whose names it wants; it is asked once a name.
+        """
+        self._take((*self._sinks, sink))
 
         def remove() -> None:
-            self._sinks = tuple(other for other in self._sinks if other is not sink)
+            self._take(tuple(other for other in self._sinks if other is not sink))
 
         return remove
+
+    def _take(self, sinks: tuple[Sink, ...]) -> None:
+        self._sinks = sinks
+        self._wanting = {name: tuple(sink for sink in sinks if _wants(sink, name)) for name in EventName}
+
+    def wanted(self, name: EventName) -> bool:
+        """Whether any sink wants it: what is told of every healthy request is not made for nobody."""
+        return bool(self._wanting.get(name))
 
     def emit(
         self,
@@ -152,6 +174,9 @@ class Telemetry:
         fields: Mapping[str, object] | None = None,
     ) -> None:
         """Tell every sink that ``name`` happened now. Never raises for a sink's sake and never waits."""
+        sinks = self._wanting.get(name)
+        if not sinks:
+            return
         event = Event(
             name=name,
             at=self._now(),
@@ -163,12 +188,17 @@ class Telemetry:
             rule=rule,
             fields={key: masked(key, value) for key, value in (fields or {}).items()},
         )
-        for sink in self._sinks:
+        for sink in sinks:
             try:
                 sink(event)
             except Exception:  # noqa: BLE001 - whatever a sink raises, its caller has real work to do
                 sink_name = getattr(sink, "__qualname__", type(sink).__qualname__)
                 self._failures[sink_name] = self._failures.get(sink_name, 0) + 1
+
+
+def _wants(sink: Sink, name: EventName) -> bool:
+    asked = getattr(sink, "wants", None)
+    return asked is None or bool(asked(name))
 
 
 def json_line(event: Event) -> str:
@@ -206,8 +236,48 @@ class LogSink:
         self._least = least
         self._line = LINES[form]
 
+    def wants(self, name: EventName) -> bool:
+        """Events of the level and above."""
+        return name.level >= self._least
+
     def __call__(self, event: Event) -> None:
         """Write one line, or nothing for an event below the level."""
         if event.level >= self._least:
             self._stream.write(self._line(event) + "\n")
             self._stream.flush()
+
+
+class LibraryLog(logging.Handler):
+    """Turns what libraries log (the server, the event loop) into events, so that the log has one form.
+
+    Of a record only what cannot hold a value is told: the logger, the first line of the text before its values are put
+    in, and the kind and places of an exception. What a library formats may be a token or a body.
+    """
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        super().__init__(logging.WARNING)
+        self._telemetry = telemetry
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        fields: dict[str, object] = {"logger": record.name, "message": str(record.msg).partition("\n")[0][:200]}
+        if record.exc_info and record.exc_info[1] is not None:
+            fields |= fault(record.exc_info[1])
+        self._telemetry.emit(EventName.LIBRARY_LOGGED, fields=fields)
+
+    def install(self) -> Callable[[], None]:
+        """Take over what libraries log in this process; the returned function gives it back."""
+        root = logging.getLogger()
+        root.addHandler(self)
+        return lambda: root.removeHandler(self)
+
+
+def fault(problem: BaseException) -> dict[str, object]:
+    """Return the kind of an exception, its `reason` if it has one, and where it came from, innermost first.
+
+    Not its text, which may hold values.
+    """
+    places = [f"{Path(place.filename).name}:{place.lineno}" for place in reversed(extract_tb(problem.__traceback__))]
+    reason = getattr(problem, "reason", None)
+    known = {"reason": reason} if isinstance(reason, str) else {}
+    return {"error": type(problem).__name__, **known, "where": " < ".join(places[:8])}

@@ -27,11 +27,15 @@ import httptools
 
 from proxy.forward import Outcome, Pulse, UpstreamFailure, UpstreamRequest
 from proxy.forward.exchange import Exchange
+from proxy.forward.headers import Kinds
 
 _JOIN_BELOW = 65536  # a body up to here is copied behind its head: one system call instead of two
 _FIRST_FINAL = 200
 _HTTP_VERSIONS = frozenset({"1.0", "1.1"})
 _BODILESS = frozenset({204, 304})
+_LENGTH, _CODING, _KEEP_ALIVE = 1, 2, 3
+_NAMED = {b"content-length": _LENGTH, b"transfer-encoding": _CODING, b"keep-alive": _KEEP_ALIVE}
+_MEANT = Kinds(lambda name: _NAMED.get(name.lower(), 0))
 _KEEP_ALIVE_MARGIN = 1.0  # seconds before the peer's own limit
 
 
@@ -70,7 +74,7 @@ class Connection(asyncio.Protocol):
     def _reset_message(self) -> None:
         self._reason = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._head_bytes = 0  # as parsed
+        self._head_bytes = 0  # of the interim answers, as parsed
         self._fed = 0  # bytes since the start of the head, or since the last byte of a body
         self._interim = False
         self._in_body = False
@@ -85,7 +89,9 @@ class Connection(asyncio.Protocol):
 
     def fresh(self, now: float) -> bool:
         """Say whether a request may be written to this idle connection."""
-        return self.open and now < self.idle_until and (self._poll is None or not self._poll.poll(0))
+        if self.closed or now >= self.idle_until or self._transport.is_closing():
+            return False
+        return self._poll is None or not self._poll.poll(0)
 
     @property
     def open(self) -> bool:
@@ -206,20 +212,8 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a field; trailers are read over."""
-        if self._in_body:
-            return
-        self._headers.append((name, value))
-        self._head_bytes += len(name) + len(value) + 4
-        size = len(name)
-        if size == 14:  # noqa: PLR2004 - the length of the name below, cheaper than lowering every name
-            self._framed = self._framed or name.lower() == b"content-length"
-        elif size == 17 and name.lower() == b"transfer-encoding":  # noqa: PLR2004 - as above
-            if value.strip().lower() == b"chunked":
-                self._framed = True
-            else:
-                self._refused = ("bad_response", "upstream used a transfer coding nobody offered")
-        elif size == 10 and name.lower() == b"keep-alive":  # noqa: PLR2004 - as above
-            self._peer_keepalive = min(self._keepalive, _keep_alive_timeout(value) - _KEEP_ALIVE_MARGIN)
+        if not self._in_body:
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Judge the head and hand it over; read over interim ones (RFC 9110 section 15.2)."""
@@ -227,12 +221,16 @@ class Connection(asyncio.Protocol):
         if self._finished or self._refused is not None or self._exchange is None:
             return
         status = parser.get_status_code()
-        if self._head_limit and self._head_bytes > self._head_limit:
+        coding = self._judge_fields()
+        if self._head_limit and self._fed > self._head_limit and self._size_of_head() > self._head_limit:
             self._refused = ("too_large", f"the answer's head is larger than {self._head_limit} bytes")
+        elif coding is not None:
+            self._refused = ("bad_response", "upstream used a transfer coding nobody offered")
         elif parser.get_http_version() not in _HTTP_VERSIONS or status < 100:  # noqa: PLR2004 - the first status
             self._refused = ("bad_response", "upstream's answer is not HTTP/1.1")
         elif status < _FIRST_FINAL:
             self._interim = True
+            self._head_bytes = self._size_of_head()
             self._reason = b""
             self._headers = []
             self._framed = False
@@ -260,6 +258,25 @@ class Connection(asyncio.Protocol):
             self._finished = True
 
     # Inside.
+
+    def _judge_fields(self) -> bytes | None:
+        """Note what the fields say of the answer's end and of the connection's; return a coding that we cannot read."""
+        unread = None
+        kinds = [_MEANT[name] for name, _ in self._headers]
+        self._framed = _LENGTH in kinds
+        if not kinds or max(kinds) <= _LENGTH:
+            return None
+        for (_, value), kind in zip(self._headers, kinds, strict=True):
+            if kind == _KEEP_ALIVE:
+                self._peer_keepalive = min(self._keepalive, _keep_alive_timeout(value) - _KEEP_ALIVE_MARGIN)
+            elif kind == _CODING and value.strip().lower() == b"chunked":
+                self._framed = True
+            elif kind == _CODING:
+                unread = value
+        return unread
+
+    def _size_of_head(self) -> int:
+        return self._head_bytes + sum(len(name) + len(value) + 4 for name, value in self._headers)
 
     def _complete(self) -> None:
         exchange, self._exchange = self._exchange, None

@@ -96,10 +96,14 @@ class Exchange:
 
     async def head(self) -> None:
         """Wait until the head is there, or raise what came instead."""
-        while not self.status:
-            if self._failure is not None:
-                raise self._failure
-            await self._wait()
+        if not self.status and self._failure is None:
+            waiter = self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+        if not self.status and self._failure is not None:
+            raise self._failure
 
     def chunks(self) -> AsyncIterator[bytes]:
         """See `Answer.chunks`; pieces that arrived together are given together."""
@@ -123,7 +127,11 @@ class Exchange:
 
     async def read(self, limit: int) -> bytes:
         """See `Answer.read`."""
-        pieces: list[bytes] = []
+        pieces = self._body
+        if self._ended and (not limit or self._buffered <= limit):
+            self._body = []
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces = []
         size = 0
         async for piece in self:
             size += len(piece)

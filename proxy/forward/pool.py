@@ -67,8 +67,9 @@ class _Origin:
         self.waiters: deque[asyncio.Future[Connection | None]] = deque()
 
     def take_idle(self, addresses: tuple[str, ...], now: float) -> Connection | None:
-        while self.idle:
-            connection = self.idle.pop()
+        idle = self.idle
+        while idle:
+            connection = idle.pop()
             if connection.address in addresses and connection.fresh(now):
                 return connection
             connection.close()
@@ -137,18 +138,21 @@ class Pool:
         origin_text, target = _split(request.url)
         origin = self._origins.get(origin_text)
         place = origin.place if origin is not None else _read_place(origin_text)
-        head = request_head(request.method, target, place.authority, request.headers, len(request.body))
+        authority = origin.authority if origin is not None else place.authority
+        head = request_head(request.method, target, authority, request.headers, len(request.body), lines=request.lines)
         deadline = None
-        addresses = self._resolver.known(place, own_child=request.own_child)
+        now = asyncio.get_running_loop().time()
+        addresses = self._resolver.known(place, now, own_child=request.own_child)
         if addresses is None:
             deadline = _deadline(request.connect_timeout)
             addresses = await self._resolve(place, request.own_child, deadline)
+            now = asyncio.get_running_loop().time()
             origin = self._origins.get(origin_text)  # it may have come or gone meanwhile
         if self._closing:
             raise _stopping()
         if origin is None:
             origin = self._origins[origin_text] = _Origin(origin_text, place, self._settings.connections_per_origin)
-        connection = origin.take_idle(addresses, asyncio.get_running_loop().time())
+        connection = origin.take_idle(addresses, now)
         if connection is None:
             connection = await self._obtain(origin, addresses, request, deadline)
         exchange = connection.send(request, head)
@@ -314,6 +318,7 @@ class Pool:
                 self._empty.set()
 
 
+@functools.lru_cache(maxsize=256)
 def _split(url: str) -> tuple[str, bytes]:
     """Cut a URL into scheme with authority, and the request target as it stands."""
     start = url.find("://") + 3

@@ -53,14 +53,14 @@ class Resolver:
         self._judged: dict[tuple[str, bool], _Judged] = {}
         self._running: dict[str, asyncio.Task[Sequence[str] | Exception]] = {}
 
-    def known(self, place: CheckedUrl, *, own_child: bool) -> tuple[str, ...] | None:
-        """Give the addresses of a place as far as they are remembered; None = ask `resolve`.
+    def known(self, place: CheckedUrl, now: float, *, own_child: bool) -> tuple[str, ...] | None:
+        """Give the addresses of a place as far as they are remembered at this time of the loop; None = ask `resolve`.
 
         Raises:
             UpstreamFailure: `NOT_SENT` `forbidden_address`.
         """
         judged = self._judged.get((place.host, own_child))
-        if judged is None or judged.expires_at <= asyncio.get_running_loop().time():
+        if judged is None or judged.expires_at <= now:
             return None
         return _allowed(place.host, judged)
 

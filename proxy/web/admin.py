@@ -17,11 +17,11 @@ from proxy.loops.coordinator import Coordinator
 from proxy.loops.enrolling import Enrolling
 from proxy.loops.routing import Route, Routing
 from proxy.store import Store, StoreFailure, TokenRecord
-from proxy.web import bodies
+from proxy.web import bodies, shapes
 from proxy.web.answers import json_answer
 from proxy.web.auth import Auth, unknown_workspace
-from proxy.web.queue import limit_of
-from proxy.web.views import decision_view, token_view
+from proxy.web.operations import ANYBODY, Answer, Operation
+from proxy.web.views import token_view
 
 
 class Admin:
@@ -53,7 +53,6 @@ class Admin:
         return [
             web.post("/workspaces/{id}/restart", self.restart),
             web.put("/workspaces/{id}/config", self.configure),
-            web.get("/workspaces/{id}/decisions", self.decisions),
             web.post("/tokens", self.add_token),
             web.get("/tokens", self.tokens),
             web.delete("/tokens/{token_id}", self.drop_token),
@@ -108,13 +107,6 @@ class Admin:
         version, asked = await self._enrolling.configure(route, given, request_id=self._new_request_id())
         return json_answer({"version": version, "restart": asked.decision.answer.value}, 202)
 
-    async def decisions(self, request: web.Request) -> web.Response:
-        """`GET /workspaces/{id}/decisions`: newest first."""
-        self._auth.require(request, TokenKind.READ, workspace=request.match_info["id"], hide=True)
-        route = self._known(request)
-        found = await self._store.decisions(route.id, limit=limit_of(request))
-        return json_answer({"decisions": [decision_view(decision) for decision in found]})
-
     async def add_token(self, request: web.Request) -> web.Response:
         """`POST /tokens`: 201; the token is shown this once."""
         self._auth.require(request)
@@ -157,3 +149,79 @@ class Admin:
         except StoreFailure as problem:
             raise ProxyError("NOT_READY", f"the store does not commit ({problem.reason})", retry_after=5) from None
         return json_answer({"status": "ok", "store_seconds": round(seconds, 6)})
+
+
+OPERATIONS = (
+    Operation(
+        method="POST",
+        path="/workspaces/{id}/restart",
+        name="restart",
+        text="Restart a workspace: no brake holds it, and at most one more cycle follows the one that runs.",
+        tag="restarts",
+        body=bodies.ReasonBody,
+        answers={
+            200: Answer(text="Nobody can restart it: it has no runtime.", shape=shapes.Unmanaged),
+            202: Answer(text="It will be restarted.", shape=shapes.RestartAsked),
+        },
+        errors={409: "It is parked, or stands below a parked workspace."},
+    ),
+    Operation(
+        method="PUT",
+        path="/workspaces/{id}/config",
+        name="configure",
+        text="Change how a workspace is started. Merged into its launch settings, and restarted after the write.",
+        tag="restarts",
+        body=bodies.ConfigBody,
+        answers={202: Answer(text="Written.", shape=shapes.Configured)},
+        errors={409: "It is parked, or stands below a parked workspace."},
+    ),
+    Operation(
+        method="POST",
+        path="/tokens",
+        name="add_token",
+        text="Make a token.",
+        tag="tokens",
+        body=bodies.TokenBody,
+        answers={201: Answer(text="It is shown this once.", shape=shapes.NewToken)},
+        errors={404: "There is no workspace of that name."},
+    ),
+    Operation(
+        method="GET",
+        path="/tokens",
+        name="list_tokens",
+        text="What is known of all tokens.",
+        tag="tokens",
+        uses_store=False,
+        answers={200: Answer(text="Never they themselves.", shape=shapes.Tokens)},
+    ),
+    Operation(
+        method="DELETE",
+        path="/tokens/{token_id}",
+        name="drop_token",
+        text="Delete a token; it is dead at once.",
+        tag="tokens",
+        answers={200: Answer(text="It is gone.", shape=shapes.Removed)},
+        errors={404: "There is no such token."},
+    ),
+    Operation(
+        method="GET",
+        path="/healthz",
+        name="healthz",
+        is_counted=False,
+        text="Whether the process serves.",
+        tag="proxy",
+        who=ANYBODY,
+        uses_store=False,
+        answers={200: Answer(text="It does.", shape=shapes.Healthy)},
+    ),
+    Operation(
+        method="GET",
+        path="/readyz",
+        name="readyz",
+        is_counted=False,
+        text="Whether the routing table is filled and the store commits.",
+        tag="proxy",
+        who=ANYBODY,
+        answers={200: Answer(text="Both.", shape=shapes.Ready)},
+    ),
+)

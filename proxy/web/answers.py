@@ -1,7 +1,7 @@
-"""Answers that Holdfast makes itself, and answers that it passes on.
+"""Answers that Holdfast makes itself.
 
-Owns: turning a `HoldfastError` or a JSON-able value into a response, and the response that carries an agent's answer.
-Knows nothing of: why.
+Owns: turning a `HoldfastError` or a JSON-able value into a response.
+Knows nothing of: why; answers that are passed on (`web.passed_on`).
 """
 
 from collections.abc import Mapping
@@ -9,17 +9,22 @@ from typing import Any
 
 import msgspec
 from aiohttp import hdrs, web
-from multidict import CIMultiDict
+from aiohttp.helpers import rfc822_formatted_time
 
 from proxy.core import a2a
 from proxy.core.errors import HoldfastError, ProxyError
-from proxy.forward import RawHeaders
 from proxy.store import StoreFailure
+from proxy.web.arrived import Asking
 
 REQUEST_ID = "Holdfast-Request-Id"
 VERDICT = "Holdfast-Verdict"
 RESTART = "Holdfast-Restart"
 RECEIPT = "Holdfast-Receipt"
+BODILESS = frozenset({204, 304})
+"""Statuses without a body; a length there would be another answer's (RFC 9110 section 8.6)."""
+FRAMING = frozenset({hdrs.CONTENT_LENGTH, hdrs.CONNECTION, hdrs.DATE, hdrs.TRANSFER_ENCODING})
+LIMITS = web.RequestKey("limits", dict[str, str])
+"""The key under which a request keeps the header fields that tell its caller what is left of its rate."""
 
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -51,33 +56,37 @@ def store_failed(problem: StoreFailure) -> ProxyError:
     )
 
 
-class PassedOn(web.StreamResponse):
-    """An agent's answer on its way to the client: its status, reason and header fields as they came.
+def show_limits(request: Asking, response: web.StreamResponse) -> None:
+    """Let an answer say what is left of its caller's rate, if that is counted; an agent's own such fields stay."""
+    fields = request.get(LIMITS, {})
+    if not any(name in response.headers for name in fields):
+        response.headers.update(fields)
 
-    aiohttp adds a Content-Type and a Server where there is none; an agent's answer keeps what it has. The Date that it
-    adds as well is a gateway's to add (RFC 9110, section 6.6.1).
+
+def signed(response: web.StreamResponse, request: Asking) -> web.StreamResponse:
+    """Name ourselves on our own answers; what we are made of is nobody's business."""
+    if not response.prepared:
+        response.headers[hdrs.SERVER] = "Holdfast"
+        show_limits(request, response)
+    return response
+
+
+def written(response: web.Response, *, keep_alive: bool, with_body: bool) -> bytes:
+    """An answer of our own as it goes over HTTP/1.1, for connections that aiohttp does not write to.
+
+    Raises:
+        ValueError: a field holds a line end.
     """
-
-    def __init__(self, *, status: int, reason: bytes, headers: RawHeaders) -> None:
-        fields: CIMultiDict[str] = CIMultiDict()
-        for name, value in headers:
-            fields.add(name.decode("latin-1"), value.decode("utf-8", "surrogateescape"))
-        super().__init__(status=status, reason=reason.decode("latin-1"), headers=fields)
-        self._absent = tuple(name for name in (hdrs.CONTENT_TYPE, hdrs.SERVER) if name not in fields)
-
-    async def _prepare_headers(self) -> None:
-        await super()._prepare_headers()
-        for name in self._absent:
-            self._headers.popall(name, None)
-
-
-class Whole(PassedOn):
-    """An agent's answer that is at hand as a whole."""
-
-    def __init__(self, *, status: int, reason: bytes, headers: RawHeaders, body: bytes) -> None:
-        super().__init__(status=status, reason=reason, headers=headers)
-        self._whole = body
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Send the body and end."""
-        await super().write_eof(data or self._whole)
+    body = response.body
+    if body is not None and not isinstance(body, bytes | bytearray):
+        raise TypeError("an answer of our own is made of bytes")
+    fields = [f"{name}: {value}" for name, value in response.headers.items() if name not in FRAMING]
+    fields.append(f"Date: {rfc822_formatted_time()}")
+    if response.status not in BODILESS:
+        fields.append(f"Content-Length: {len(body or b'')}")
+    if not keep_alive:
+        fields.append("Connection: close")
+    if any(mark in field for field in fields for mark in "\r\n\0"):
+        raise ValueError("a header field of our own holds a line end")
+    head = "\r\n".join((f"HTTP/1.1 {response.status} {response.reason}", *fields, "", ""))
+    return head.encode("utf-8", "surrogateescape") + (body or b"" if with_body else b"")

@@ -4,8 +4,10 @@ Owns: what came in, parsed no earlier than somebody needs it.
 Knows nothing of: what is done with it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+from aiohttp import web
 
 from proxy.core import a2a
 from proxy.core.deferral import Priority
@@ -14,15 +16,17 @@ from proxy.core.tokens import Owner, TokenKind
 from proxy.forward import RawHeaders
 from proxy.loops.deferring import Incoming
 from proxy.loops.routing import Route
+from proxy.web.arrived import Fields
 
 MOST_KEY_LENGTH = 256
 
 
 @dataclass(slots=True)
 class Asked:
-    """A request. `headers` are end to end, with the request id; `names` maps agent ids back to the caller's.
+    """A request. `headers` are end to end, with the request id; `fields` are all that the caller sent, by name.
 
-    `caller` is None where nobody authenticates.
+    `names` maps agent ids back to the caller's. `caller` is None where nobody authenticates. `instead` makes an answer,
+    with the given header fields, for when the agent gives none.
     """
 
     request_id: str
@@ -32,14 +36,44 @@ class Asked:
     tail: str
     headers: RawHeaders
     body: bytes
-    prefer: str = ""
-    idempotency_key: str | None = None
-    priority: str | None = None
-    user_agent: str = ""
-    timeout: str | None = None
+    fields: Fields
     names: Mapping[str, str] = field(default_factory=dict)
     original_body: bytes | None = None
+    instead: Callable[[Mapping[str, str]], web.Response | None] | None = None
     _call: a2a.Call | None = None
+
+    @property
+    def prefer(self) -> str:
+        """What it prefers (RFC 7240), in lower case."""
+        return (self.fields.first(b"prefer") or "").lower()
+
+    @property
+    def idempotency_key(self) -> str | None:
+        """What makes it the same request when it comes again."""
+        return self.fields.first(b"idempotency-key")
+
+    @property
+    def priority(self) -> str | None:
+        """How urgent it says it is."""
+        return self.fields.first(b"holdfast-priority")
+
+    @property
+    def user_agent(self) -> str:
+        """Its client's program."""
+        return self.fields.first(b"user-agent") or ""
+
+    @property
+    def timeout(self) -> str | None:
+        """For how long its caller waits, as it was written."""
+        return self.fields.first(b"x-timeout")
+
+    def lines(self) -> bytes:
+        """`headers` as they stand on the wire.
+
+        Raises:
+            UpstreamFailure: they cannot be written.
+        """
+        return b"%bHoldfast-Request-Id: %b\r\n" % (self.fields.lines, self.request_id.encode("ascii"))
 
     def call(self) -> a2a.Call:
         """What the request says; read once.
@@ -111,9 +145,12 @@ class Asked:
     @property
     def patience(self) -> float | None:
         """Seconds that the caller waits: its deadline or its `Prefer: wait`, the shorter; None: for ever."""
-        wishes = [seconds(self.timeout)]
-        if "wait" in self.prefer:
-            wishes += [seconds(part.partition("=")[2]) for part in self.prefer.split(",") if _is_wait(part)]
+        if self.fields.patient:
+            return None
+        timeout, prefer = self.timeout, self.prefer
+        wishes = [seconds(timeout)]
+        if "wait" in prefer:
+            wishes += [seconds(part.partition("=")[2]) for part in prefer.split(",") if _is_wait(part)]
         return min((wish for wish in wishes if wish is not None), default=None)
 
     @property

@@ -24,6 +24,7 @@ Count = Annotated[int, Meta(ge=0)]
 Text = Annotated[str, Meta(max_length=1024)]
 Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
 BootId = Annotated[str, Meta(min_length=1, max_length=256)]
+ListedText = Annotated[str, Meta(max_length=160)]
 
 
 class PolicyBody(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -51,7 +52,10 @@ class PolicyBody(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 class WorkspaceBody(Struct, forbid_unknown_fields=True):
-    """`PUT /workspaces/{id}`, and a `[workspaces.NAME]` table of the configuration."""
+    """`PUT /workspaces/{id}`, and a `[workspaces.NAME]` table of the configuration.
+
+    Null makes a workspace a root (`parent`), or gives it the configured list again (`allow_from`).
+    """
 
     url: Annotated[str, Meta(max_length=2048)] | UnsetType = UNSET
     delivery_mode: Literal["push", "poll"] | UnsetType = UNSET
@@ -59,7 +63,8 @@ class WorkspaceBody(Struct, forbid_unknown_fields=True):
     agent_card: dict[str, Any] | UnsetType = UNSET
     runtime: dict[str, Any] | UnsetType = UNSET
     probe: dict[str, Any] | UnsetType = UNSET
-    parent: Id | UnsetType = UNSET
+    parent: Id | UnsetType | None = UNSET
+    allow_from: Annotated[tuple[ListedText, ...], Meta(max_length=1000)] | UnsetType | None = UNSET
     max_concurrent: Annotated[int, Meta(ge=1, le=10_000)] | UnsetType = UNSET
     dead_action: Literal["reject", "defer"] | UnsetType = UNSET
     unmanaged_away: Literal["defer", "pass"] | UnsetType = UNSET
@@ -93,6 +98,13 @@ class ReasonBody(Struct, forbid_unknown_fields=True):
     reason: Text = ""
 
 
+class ParkBody(Struct, forbid_unknown_fields=True):
+    """`POST .../pause`, `.../resume`, `.../hibernate`. `force`: open calls are not waited for."""
+
+    reason: Text = ""
+    force: bool = False
+
+
 class ConfigBody(Struct, forbid_unknown_fields=True):
     """`PUT .../config`: merged into the launch settings. `env` members that are null are removed."""
 
@@ -121,22 +133,27 @@ async def read(request: web.Request, shape: type[Body]) -> Body:
         CallerError: 413 when it is too long, 400 for what is no JSON, no object, not of that shape, or did not arrive
             whole (its sender died).
     """
+    return parse(await read_whole(request) or b"{}", shape)
+
+
+async def read_whole(request: web.Request, *, most: int = MOST_BODY) -> bytes:
+    """Read a body of at most so many bytes; CallerError as `read`."""
     parts: list[bytes] = []
     size = 0
     try:
         async for part in request.content.iter_any():
             size += len(part)
-            if size > MOST_BODY:
+            if size > most:
                 raise CallerError(
                     "BODY_TOO_LARGE",
-                    f"the request body is larger than {MOST_BODY} bytes",
+                    f"the request body is larger than {most} bytes",
                     status=413,
-                    facts={"max_bytes": MOST_BODY},
+                    facts={"max_bytes": most},
                 )
             parts.append(part)
     except BROKEN as problem:
         raise CallerError("BROKEN_BODY", "the request body did not arrive whole") from problem
-    return parse(b"".join(parts) or b"{}", shape)
+    return b"".join(parts)
 
 
 def parse(body: bytes, shape: type[Body]) -> Body:

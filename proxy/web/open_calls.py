@@ -17,21 +17,23 @@ Once something of a stream is passed on, the client has it and nothing is adopte
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+import contextlib
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from aiohttp import web
+from aiohttp import ClientConnectionResetError
 from aiohttp.web_protocol import RequestHandler
 
 from proxy.core.deferral import Deferral
+from proxy.web.arrived import Client
 from proxy.web.asked import Asked
+from proxy.web.passed_on import InParts
 
 Adopter = Callable[[Asked], Coroutine[Any, Any, Deferral]]
 
 
 class Connection(RequestHandler):
-    """A client's connection that tells the call it serves when the client leaves."""
+    """A client's connection that aiohttp reads (`web.arrived.Client`); it tells when the client leaves."""
 
     on_gone: Callable[[], None] | None = None
 
@@ -41,23 +43,46 @@ class Connection(RequestHandler):
         if self.on_gone is not None:
             self.on_gone()
 
+    @property
+    def remote(self) -> str | None:
+        """See `Client`."""
+        peer = self.peername
+        return str(peer[0]) if isinstance(peer, tuple | list) and peer else None
+
+    def write(self, data: bytes) -> None:
+        """See `Client`."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            raise ClientConnectionResetError("the client has left")
+        transport.write(data)
+
+    async def drain(self) -> None:
+        """See `Client`."""
+        await self._drain_helper()
+
+    def hang_up(self) -> None:
+        """See `Client`."""
+        if self.transport is not None:
+            self.transport.close()
+
 
 class OpenCall:
     """One direct call.
 
     `response` is set once something of the answer is on its way to the client; `streaming` when that is a stream.
     `drained`: the call was cut because the proxy stops. `over`: it broke or was cut;
-    somebody finds an answer for it.
+    somebody finds an answer for it. `left`: its client was answered otherwise; nothing of this answer goes to it.
     """
 
-    __slots__ = ("_adopter", "_adoption", "asked", "drained", "over", "response", "streaming", "task")
+    __slots__ = ("_adopter", "_adoption", "asked", "drained", "left", "over", "response", "streaming", "task")
 
     def __init__(self, asked: Asked, adopter: Adopter) -> None:
         self.asked = asked
-        self.response: web.StreamResponse | None = None
+        self.response: InParts | None = None
         self.streaming = False
         self.drained = False
         self.over = False
+        self.left = False
         self.task: asyncio.Task[Any] | None = None
         self._adopter = adopter
         self._adoption: asyncio.Task[Deferral] | None = None
@@ -78,6 +103,11 @@ class OpenCall:
             # Whoever waits hears of a failure; a client that left does not.
             self._adoption.add_done_callback(lambda done: done.cancelled() or done.exception())
         return self._adoption
+
+    @property
+    def asked_to_adopt(self) -> bool:
+        """Somebody has begun to adopt it."""
+        return self._adoption is not None
 
     async def adopt(self) -> Deferral:
         """Adopt it now, or join the adoption; the deferral is committed when this returns.
@@ -107,31 +137,27 @@ class OpenCalls:
 
     def __init__(self) -> None:
         self._calls: set[OpenCall] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None  # made by who waits for it
         self._kept: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
         """How many."""
         return len(self._calls)
 
-    @contextmanager
-    def track(self, call: OpenCall, connection: Any) -> Iterator[None]:
-        """Know of a call while it runs in the current task, and let it hear that its client leaves."""
+    def begin(self, call: OpenCall, client: Client) -> None:
+        """A call runs in the current task; it hears of its client's leaving until `end`."""
         call.task = asyncio.current_task()
         self._calls.add(call)
-        self._idle.clear()
-        listens = isinstance(connection, Connection) and call.asked.method == "POST"
-        if listens:
-            connection.on_gone = call.client_left
-        try:
-            yield
-        finally:
-            self._calls.discard(call)
-            if listens:
-                connection.on_gone = None
-            if not self._calls:
-                self._idle.set()
+        if call.asked.method == "POST":
+            client.on_gone = call.client_left
+
+    def end(self, call: OpenCall, client: Client) -> None:
+        """A call has ended."""
+        if client.on_gone == call.client_left:  # a call that goes on without its client has lost it
+            client.on_gone = None
+        self._calls.discard(call)
+        if self._idle is not None and not self._calls:
+            self._idle.set()
 
     def keep(self, task: asyncio.Task[Any]) -> None:
         """Let a call go on without a handler that waits for it."""
@@ -140,11 +166,12 @@ class OpenCalls:
 
     async def drain(self, seconds: float) -> int:
         """Let open calls end for so long, then cut the rest; returns how many were cut."""
-        try:
+        self._idle = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._idle.wait()
-        except TimeoutError:
-            pass
+                while self._calls:
+                    self._idle.clear()
+                    await self._idle.wait()
         left = list(self._calls)
         for call in left:
             call.drained = True

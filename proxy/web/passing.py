@@ -1,80 +1,87 @@
 """Passing an agent's answer on: byte for byte, as it comes, and honest about an end that was none.
 
-Owns: what is read whole first and what is relayed, the rewriting of cards and mapped ids, broken answers.
-Knows nothing of: what a failed call then gets, deferrals, verdicts.
+Owns: what is read whole first and what is relayed, the rewriting of mapped ids, broken answers.
+Knows nothing of: how cards are shown (`web.cards`), what a failed call then gets, deferrals, verdicts.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
-from aiohttp import ClientConnectionResetError, web
+from aiohttp import ClientConnectionResetError
 
 from proxy.core import a2a
 from proxy.core.errors import HoldfastError, WorkspaceError
-from proxy.forward import Answer, RawHeaders, UpstreamFailure
-from proxy.forward.headers import answer_headers
+from proxy.forward import Answer, UpstreamFailure
+from proxy.forward.headers import AnswerFields, answer_fields
 from proxy.telemetry import EventName, Telemetry
-from proxy.web.answers import PassedOn, Whole
+from proxy.web.arrived import Arrived
 from proxy.web.asked import Asked
+from proxy.web.cards import Cards
 from proxy.web.open_calls import OpenCall
+from proxy.web.passed_on import InParts, PassedOn, Whole
 
 BUFFERED = 1024 * 1024
 """Answers of at most this declared length are read whole before the first byte is passed on, so that one that breaks
 becomes a clean 502. Longer ones and all streams are passed on as they arrive."""
 
+HEAD_HELD = 0.1
+"""Seconds for which a stream's head waits for the first event, so that a stream that breaks at once is a clean 502."""
+
+NO_CONTENT = 204
+"""An answer of this status has no Content-Length (RFC 9110 section 8.6)."""
+
 Broken = Callable[[Asked, UpstreamFailure], Awaitable[None]]
 
 
 class Passing:
-    """Passes answers on. `public_base` says where a workspace's cards shall lead."""
+    """Passes answers on."""
 
-    def __init__(self, *, telemetry: Telemetry, public_url: str | None, answer_limit: int) -> None:
+    def __init__(self, *, telemetry: Telemetry, cards: Cards, answer_limit: int) -> None:
         self._telemetry = telemetry
-        self._public_url = public_url
+        self._cards = cards
         self._answer_limit = answer_limit
 
     async def pass_on(
-        self, request: web.BaseRequest, call: OpenCall, answer: Answer, *, card: bool, broken: Broken
-    ) -> tuple[web.StreamResponse, bytes | None]:
-        """Pass an answer on; return the response and, of an answer that is no stream, its body as the agent sent it.
+        self, arrived: Arrived, call: OpenCall, answer: Answer, *, card: bool, broken: Broken
+    ) -> tuple[PassedOn, bytes | None]:
+        """Pass an answer on; return it and, of an answer that is no stream, its body as the agent sent it.
+
+        A `Whole` is still to be sent. What went out in parts is sent when this returns, as far as it came.
 
         Raises:
             UpstreamFailure: the answer broke before anything of it was passed on, or while nobody waited any more.
         """
         asked = call.asked
         mapped = card or bool(asked.names)
-        length = _length(answer.headers)
-        if not is_stream(answer.headers) and (mapped or (length is not None and length <= BUFFERED)):
+        fields = answer_fields(answer.headers, reframed=mapped or answer.status == NO_CONTENT)
+        if not fields.stream and (mapped or (fields.length is not None and fields.length <= BUFFERED)):
             content = await answer.read(self._answer_limit)
-            return self._whole(request, asked, answer, content, card=card), content
-        return await self._relay(request, call, answer, broken)
-
-    def _whole(
-        self, request: web.BaseRequest, asked: Asked, answer: Answer, content: bytes, *, card: bool
-    ) -> web.StreamResponse:
-        shown = content
-        if card:
-            asked.route.seen_credentials |= a2a.credential_headers_of(content)
-            shown = a2a.rewrite_card(content, self._public_base(request, asked), asked.route.workspace.url or "")
-        elif asked.names:
-            shown = a2a.rename_answer(content, asked.names, contexts={})
-        mapped = card or bool(asked.names)
-        fields = own_headers(answer_headers(answer.headers, reframed=mapped), asked)
-        response = Whole(status=answer.status, reason=answer.reason, headers=fields, body=shown)
-        if mapped:
-            response.content_length = len(shown)
-        return response
+            shown = a2a.rename_answer(content, asked.names, contexts={}) if asked.names else content
+            if card:
+                return self._cards.show(arrived, asked, answer, shown), content
+            whole = Whole(
+                status=answer.status, reason=answer.reason, fields=fields, request_id=asked.request_id, body=shown
+            )
+            return whole, content
+        return await self._relay(arrived, call, answer, fields, broken)
 
     async def _relay(
-        self, request: web.BaseRequest, call: OpenCall, answer: Answer, broken: Broken
-    ) -> tuple[web.StreamResponse, bytes | None]:
-        """Relay chunk by chunk, each flushed as it came. What is no stream is also kept, should its client leave."""
+        self, arrived: Arrived, call: OpenCall, answer: Answer, fields: AnswerFields, broken: Broken
+    ) -> tuple[PassedOn, bytes | None]:
+        """Relay chunk by chunk, each flushed as it came. What is no stream is also kept, should its client leave.
+
+        An answer's head leaves with its first bytes, so that one that breaks before them is a clean 502. But a stream's
+        first event may be long in coming while its client waits for the head: that one waits a moment only.
+        """
         asked = call.asked
-        fields = own_headers(answer_headers(answer.headers, reframed=bool(asked.names)), asked)
-        response = PassedOn(status=answer.status, reason=answer.reason, headers=fields)
-        streaming = is_stream(answer.headers)
-        call.streaming = streaming
-        kept: list[bytes] | None = None if streaming or asked.method != "POST" else []
-        size, left = 0, False
+        response = InParts(
+            arrived, status=answer.status, reason=answer.reason, fields=fields, request_id=asked.request_id
+        )
+        call.streaming = fields.stream
+        kept: list[bytes] | None = None if fields.stream or asked.method != "POST" else []
+        left = call.left
+        held = self._let_go(call, response) if fields.stream and not left else None
+        size = 0
         try:
             async for chunk in answer.chunks():
                 size += len(chunk)
@@ -82,77 +89,87 @@ class Passing:
                     kept.append(chunk)
                 else:
                     kept = None
-                if left and kept is None:
-                    return response, None
-                call.response = response
-                left = left or await self._gave_up(_write(request, response, chunk), asked)
+                left = left or call.left
+                if not left:
+                    call.response = response
+                    left = await self._write(arrived, response, chunk, asked)
                 if left and kept is None:
                     # The client of a stream left: the upstream call ends with it, and that is nobody's failure.
                     return response, None
             if not left:
-                await self._gave_up(_write(request, response, None), asked)
+                self._gave_up(response.end, asked)
         except UpstreamFailure as failure:
-            if left or not response.prepared:
+            if left or not response.begun:
                 raise
-            await self._break_off(request, response, asked, failure, streaming=streaming)
+            self._break_off(arrived, response, asked, failure, streaming=fields.stream)
             await broken(asked, failure)
             return response, None
+        finally:
+            if held is not None:
+                held.cancel()
         return response, b"".join(kept) if kept is not None else None
 
-    async def _gave_up(self, writing: Awaitable[None], asked: Asked) -> bool:
-        """Write to the client; True when it has left."""
+    def _let_go(self, call: OpenCall, response: InParts) -> asyncio.TimerHandle:
+        """Send a stream's head after a moment, unless something has happened by then."""
+        loop = asyncio.get_running_loop()
+
+        def send() -> None:
+            if not (timer.cancelled() or response.begun or call.left):
+                call.response = response
+                self._gave_up(response.begin, call.asked)
+
+        # One round later: the end of an answer that came together with the moment's is seen first.
+        timer = loop.call_later(HEAD_HELD, lambda: loop.call_soon(send))
+        return timer
+
+    async def _write(self, arrived: Arrived, response: InParts, chunk: bytes, asked: Asked) -> bool:
+        """Write to the client and wait while it lags; True when it has left."""
         try:
-            await writing
-        except ClientConnectionResetError:
-            self._telemetry.emit(
-                EventName.REQUEST_FORWARDED,
-                workspace=asked.route.id,
-                request_id=asked.request_id,
-                fields={"client": "left"},
-            )
-            return True
+            response.write(chunk)
+            if arrived.lags:
+                await arrived.drain()
+        except ConnectionError:
+            return self._left(asked)
         return False
 
-    async def _break_off(
-        self,
-        request: web.BaseRequest,
-        response: web.StreamResponse,
-        asked: Asked,
-        failure: UpstreamFailure,
-        *,
-        streaming: bool,
+    def _gave_up(self, send: Callable[[], None], asked: Asked) -> bool:
+        """Send the client something that needs no waiting for; True when it has left."""
+        try:
+            send()
+        except ClientConnectionResetError:
+            return self._left(asked)
+        return False
+
+    def _left(self, asked: Asked) -> bool:
+        self._telemetry.emit(
+            EventName.REQUEST_FORWARDED,
+            workspace=asked.route.id,
+            incarnation=asked.route.workspace.incarnation,
+            request_id=asked.request_id,
+            fields={"client": "left"},
+        )
+        return True
+
+    def _break_off(
+        self, arrived: Arrived, response: InParts, asked: Asked, failure: UpstreamFailure, *, streaming: bool
     ) -> None:
         """End an answer that broke after something of it was passed on, so that nobody takes it for whole."""
         if streaming:
             error = stream_broken(failure)
-            await self._gave_up(response.write(last_event(asked, error)), asked)
-        if request.transport is not None:
-            request.transport.close()
+            self._gave_up(lambda: response.write(last_event(asked, error)), asked)
+        arrived.cut()
 
-    async def cut_short(self, request: web.BaseRequest, call: OpenCall, error: HoldfastError) -> web.StreamResponse:
+    def cut_short(self, arrived: Arrived, call: OpenCall, error: HoldfastError) -> PassedOn:
         """End an answer that has begun before its end: the caller's deadline has passed."""
         response = call.response
         if response is None:
             raise ValueError("nothing of the answer has begun")
         if call.streaming:
-            await self._gave_up(response.write(last_event(call.asked, error)), call.asked)
-            await self._gave_up(response.write_eof(), call.asked)
-        elif request.transport is not None:
-            request.transport.close()
+            self._gave_up(lambda: response.write(last_event(call.asked, error)), call.asked)
+            self._gave_up(response.end, call.asked)
+        else:
+            arrived.cut()
         return response
-
-    def _public_base(self, request: web.BaseRequest, asked: Asked) -> str:
-        base = self._public_url or f"{request.scheme}://{request.host}"
-        return f"{base.rstrip('/')}/workspaces/{asked.route.id}/a2a"
-
-
-async def _write(request: web.BaseRequest, response: web.StreamResponse, chunk: bytes | None) -> None:
-    if not response.prepared:
-        await response.prepare(request)
-    if chunk is None:
-        await response.write_eof()
-    else:
-        await response.write(chunk)
 
 
 def last_event(asked: Asked, error: HoldfastError) -> bytes:
@@ -169,22 +186,3 @@ def stream_broken(failure: UpstreamFailure) -> WorkspaceError:
         status=502,
         facts={"delivered": "yes", "reason": failure.reason},
     )
-
-
-def own_headers(fields: RawHeaders, asked: Asked) -> RawHeaders:
-    """An agent's header fields and Holdfast's request id."""
-    return (*fields, (b"Holdfast-Request-Id", asked.request_id.encode()))
-
-
-def _header(headers: RawHeaders, wanted: bytes) -> bytes | None:
-    return next((value for name, value in headers if name.lower() == wanted), None)
-
-
-def _length(headers: RawHeaders) -> int | None:
-    value = _header(headers, b"content-length")
-    return int(value) if value is not None and value.isdigit() else None
-
-
-def is_stream(headers: RawHeaders) -> bool:
-    """The answer is a stream of server-sent events."""
-    return (_header(headers, b"content-type") or b"").lower().startswith(b"text/event-stream")

@@ -15,10 +15,11 @@ from proxy.loops.deferring import states_of
 from proxy.loops.routing import Routing
 from proxy.loops.tending import Tending
 from proxy.store import Store
-from proxy.web import bodies
+from proxy.web import bodies, shapes
 from proxy.web.answers import json_answer
 from proxy.web.auth import Auth, unknown_workspace
-from proxy.web.queue import limit_of, unknown_deferral
+from proxy.web.operations import ADMIN, READ, Answer, Operation, Parameter, limit
+from proxy.web.queue import STATUS, limit_of, unknown_deferral
 from proxy.web.views import deferral_view
 
 STALE_MINUTES = 60
@@ -92,3 +93,55 @@ def _age(request: web.Request) -> timedelta:
     ):
         raise CallerError("BAD_AGE", f"max_age_minutes is a whole number from 1 to {MOST_MINUTES}")
     return timedelta(minutes=int(text))
+
+
+GONE = "There is no such receipt."
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/queue",
+        name="list_deferrals",
+        text="Deferrals of all workspaces, the newest first.",
+        tag="queue",
+        who=(ADMIN, READ),
+        parameters=(STATUS, Parameter(name="workspace_id", text="Only this workspace's; empty: all."), limit()),
+        answers={200: Answer(text="As they are now.", shape=shapes.Deferrals)},
+        errors={400: "A state or the limit cannot be."},
+    ),
+    Operation(
+        method="POST",
+        path="/queue/drop-stale",
+        name="drop_stale",
+        text="Drop queued deferrals that are older than so many minutes.",
+        tag="queue",
+        parameters=(
+            Parameter(
+                name="max_age_minutes",
+                text="Older ones are dropped.",
+                schema={"type": "integer", "minimum": 1, "maximum": MOST_MINUTES, "default": STALE_MINUTES},
+            ),
+            Parameter(name="workspace_id", text="Only of this workspace; empty: of all."),
+        ),
+        answers={200: Answer(text="How many.", shape=shapes.Dropped)},
+        errors={400: "A parameter cannot be.", 404: "There is no such workspace."},
+    ),
+    Operation(
+        method="POST",
+        path="/queue/{queue_id}/redrive",
+        name="redrive",
+        text="Queue a dead letter again.",
+        tag="queue",
+        answers={200: Answer(text="It is queued.", shape=shapes.Deferral)},
+        errors={404: GONE, 409: "It is no dead letter, or has a successor.", 429: "The queue is full."},
+    ),
+    Operation(
+        method="POST",
+        path="/queue/{queue_id}/cancel",
+        name="cancel",
+        text="Cancel a deferral before it is delivered.",
+        tag="queue",
+        body=bodies.ReasonBody,
+        answers={200: Answer(text="It is cancelled.", shape=shapes.Deferral)},
+        errors={404: GONE, 409: "It has ended, or is being delivered."},
+    ),
+)

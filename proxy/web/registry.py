@@ -1,4 +1,4 @@
-"""The registry's door: workspaces register, beat and are looked at.
+"""The registry's door: workspaces register and are looked at.
 
 Owns: routes below `/workspaces` that concern one workspace's record; who may set what.
 Knows nothing of: the data path, how a record is written.
@@ -10,14 +10,14 @@ from proxy.clock import Now
 from proxy.core.errors import CallerError
 from proxy.core.ids import check_id
 from proxy.core.tokens import TokenKind
-from proxy.loops.beats import Beat, Beats
 from proxy.loops.coordinator import Coordinator
 from proxy.loops.enrolling import Enrolling
-from proxy.loops.readiness import Readiness
+from proxy.loops.parking import Parking
 from proxy.loops.routing import Route, Routing
-from proxy.web import bodies
+from proxy.web import bodies, shapes
 from proxy.web.answers import json_answer
 from proxy.web.auth import Auth, only, unknown_workspace
+from proxy.web.operations import ADMIN, JOIN, OWN, READ, Answer, Operation
 from proxy.web.views import workspace_view
 
 OWN_MEMBERS = frozenset({"url", "boot_id", "agent_card", "delivery_mode"})
@@ -32,17 +32,15 @@ class Registry:
         routing: Routing,
         auth: Auth,
         enrolling: Enrolling,
-        beats: Beats,
         coordinator: Coordinator,
-        readiness: Readiness,
+        parking: Parking,
         now: Now,
     ) -> None:
         self._routing = routing
         self._auth = auth
         self._enrolling = enrolling
-        self._beats = beats
         self._coordinator = coordinator
-        self._readiness = readiness
+        self._parking = parking
         self._now = now
 
     def routes(self) -> list[web.RouteDef]:
@@ -52,7 +50,6 @@ class Registry:
             web.put("/workspaces/{id}", self.put),
             web.get("/workspaces/{id}", self.show),
             web.delete("/workspaces/{id}", self.remove),
-            web.post("/workspaces/{id}/heartbeat", self.beat),
             web.post("/workspaces/{id}/restarting", self.restarting),
         ]
 
@@ -89,6 +86,9 @@ class Registry:
             only(said, OWN_MEMBERS, f"workspace {workspace_id}")
         if owner.kind is TokenKind.JOIN and self._routing.get(workspace_id) is not None:
             raise CallerError("FORBIDDEN", "a join token may only create a workspace that is not there", status=403)
+        known = self._routing.get(workspace_id)
+        if known is not None and not by_admin:
+            await self._parking.heard(known, said.get("boot_id"))
         enrolled = await self._enrolling.put(workspace_id, said, by_admin=by_admin)
         view = workspace_view(enrolled.route, self._now())
         if enrolled.token is not None:
@@ -102,26 +102,6 @@ class Registry:
         await self._enrolling.remove(route, request_id=None)
         return json_answer({"status": "removed", "id": route.id})
 
-    async def beat(self, request: web.Request) -> web.Response:
-        """`POST /workspaces/{id}/heartbeat`: a sign of life; an empty body is a plain one."""
-        self._auth.require(request, workspace=request.match_info["id"])
-        route = self.known(request)
-        said = await bodies.read(request, bodies.BeatBody)
-        await self._beats.take(
-            route,
-            Beat(
-                boot_id=said.boot_id,
-                status=said.status,
-                agent=said.agent,
-                active_tasks=said.active_tasks,
-                max_concurrent=said.max_concurrent,
-                progress=said.progress,
-            ),
-        )
-        if said.agent != "down" and route.open_cycle is not None:
-            await self._readiness.settle(route)
-        return json_answer({"status": "ok", "incarnation": route.workspace.incarnation, "queue_depth": route.size.rows})
-
     async def restarting(self, request: web.Request) -> web.Response:
         """`POST /workspaces/{id}/restarting`: "I restart it myself" opens the settle window, once per incarnation."""
         self._auth.require(request, workspace=request.match_info["id"])
@@ -130,3 +110,62 @@ class Registry:
         opened = await self._coordinator.on_announcement(route, said.reason)
         view = workspace_view(route, self._now())
         return json_answer({"announced": opened, "settle_until": view["settle_until"]})
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/workspaces",
+        name="list_workspaces",
+        text="All workspaces.",
+        tag="workspaces",
+        who=(ADMIN, READ),
+        uses_store=False,
+        answers={200: Answer(text="Each as it is now.", shape=shapes.Workspaces)},
+    ),
+    Operation(
+        method="PUT",
+        path="/workspaces/{id}",
+        name="put_workspace",
+        text="Register a workspace, or change it. Only the admin may set more than `url`, `boot_id`, `agent_card` and"
+        " `delivery_mode`.",
+        tag="workspaces",
+        who=(ADMIN, JOIN, OWN),
+        must_exist=False,
+        body=bodies.WorkspaceBody,
+        answers={
+            200: Answer(text="It was known; this is what it is now.", shape=shapes.Workspace),
+            201: Answer(text="It is new. Its token is shown this once.", shape=shapes.NewWorkspace),
+        },
+        errors={400: "The id or the body cannot be; every problem is named."},
+    ),
+    Operation(
+        method="GET",
+        path="/workspaces/{id}",
+        name="show_workspace",
+        text="One workspace.",
+        tag="workspaces",
+        who=(ADMIN, READ, OWN),
+        hidden=True,
+        uses_store=False,
+        answers={200: Answer(text="As it is now.", shape=shapes.Workspace)},
+    ),
+    Operation(
+        method="DELETE",
+        path="/workspaces/{id}",
+        name="remove_workspace",
+        text="Remove a workspace: its deferrals are cancelled, its tokens die, its compute stops.",
+        tag="workspaces",
+        answers={200: Answer(text="It is gone.", shape=shapes.Removed)},
+    ),
+    Operation(
+        method="POST",
+        path="/workspaces/{id}/restarting",
+        name="announce_restart",
+        text="The workspace restarts itself: opens its settle window, once per incarnation, and touches nothing.",
+        tag="restarts",
+        who=(ADMIN, OWN),
+        body=bodies.ReasonBody,
+        answers={200: Answer(text="Whether the window was opened by this.", shape=shapes.Announced)},
+    ),
+)

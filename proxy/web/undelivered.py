@@ -1,74 +1,72 @@
 """What a request gets that the agent did not answer.
 
-Owns: requests that are not dialled, calls that failed, retries that join, requests that wait behind others; the 202 and
-the refusals, each in the caller's binding.
-Knows nothing of: how a verdict is reached (`loops.gate`), how a row is written (`loops.deferring`), passing answers on.
+Owns: requests that are not dialled, calls that failed, retries that join, requests that wait behind others; the
+refusals, each in the caller's binding.
+Knows nothing of: how a verdict is reached (`loops.gate`), how a row is written (`loops.deferring`), how a receipt looks
+(`web.receipts`), what the decision log says (`web.noting`), passing answers on.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import timedelta
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from proxy.clock import Now
 from proxy.core import a2a
-from proxy.core.decision import Decision, Trigger
-from proxy.core.deferral import ACTIVE, Deferral, RawHeaders, StoredAnswer
-from proxy.core.errors import CallerError, HoldfastError, ProxyError, WorkspaceError
+from proxy.core.decision import Trigger
+from proxy.core.deferral import Deferral, RawHeaders, StoredAnswer
+from proxy.core.errors import HoldfastError, ProxyError, WorkspaceError
 from proxy.core.lifecycle import Status
 from proxy.core.outcome import Action, DeadAction, Failing, Outcome, Redelivery, UnmanagedAway, action_for
 from proxy.core.restart import MIN_RETRY_AFTER, RESTARTING_ANSWERS
 from proxy.core.restart import Answer as RestartAnswer
 from proxy.forward import Answer, UpstreamFailure
-from proxy.forward.headers import answer_headers
+from proxy.forward.headers import answer_fields, answer_headers
 from proxy.loops.deferring import Deferring, Receipt, key_conflict, queue_unavailable
-from proxy.loops.dialing import Failed
+from proxy.loops.dialing import POLLS, Failed
 from proxy.loops.gate import Gate, Judgement
-from proxy.loops.records import Records
 from proxy.loops.replayer import Replayer
+from proxy.loops.routing import Route
 from proxy.store import Store, StoreFailure
 from proxy.telemetry import EventName, Telemetry
-from proxy.web.answers import RECEIPT, REQUEST_ID, RESTART, VERDICT, Whole, error_answer, json_answer
+from proxy.web.answers import REQUEST_ID, RESTART, VERDICT, error_answer
 from proxy.web.asked import Asked
+from proxy.web.noting import Noting, Why
+from proxy.web.passed_on import Reply, Whole
+from proxy.web.receipts import Receipts
 
-GO_CLIENT = "go-http-client/"
 IDLE = "idle_timeout"
-ACCEPTED, OK = 202, 200
+SERVER_ERROR = 500
 DELIVERED = {Outcome.NOT_SENT: "no", Outcome.MAYBE: "maybe", Outcome.GATEWAY: "maybe", Outcome.LOST: "yes"}
-QUEUED_MESSAGE = "the request is stored; its receipt will hold the workspace's answer"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manners:
-    """How deferrals are answered (`auto`, `202`, `200`), and for how many seconds a silent workspace is believed in."""
-
-    deferred_status: str
-    unmanaged_window: float
 
 
 class Undelivered:
-    """Answers for absent agents."""
+    """Answers for absent agents. A silent workspace that nobody hosts is believed in for `unmanaged_window` seconds."""
 
     def __init__(
         self,
         *,
         store: Store,
-        records: Records,
+        noting: Noting,
+        receipts: Receipts,
         gate: Gate,
         deferring: Deferring,
         replayer: Replayer,
         now: Now,
         telemetry: Telemetry,
-        manners: Manners,
+        unmanaged_window: float,
+        wake: Callable[[Route, str], bool],
     ) -> None:
         self._store = store
-        self._records = records
+        self._noting = noting
+        self._receipts = receipts
         self._gate = gate
         self._deferring = deferring
         self._replayer = replayer
         self._now = now
         self._telemetry = telemetry
-        self._manners = manners
+        self._unmanaged_window = unmanaged_window
+        self._wake = wake
 
     # Not dialled
 
@@ -93,56 +91,74 @@ class Undelivered:
         return None
 
     async def _away(self, asked: Asked, rule: str, trigger: Trigger) -> web.StreamResponse:
-        headers = {VERDICT: f"busy; rule={rule}"}
+        why = Why(verdict="busy", rule=rule, trigger=trigger)
+        headers = {VERDICT: why.header}
+        waking = self._wake(asked.route, asked.request_id)
         if not asked.deferrable:
-            return self.refuse(asked, away(asked, f"workspace {asked.route.id} is away ({rule})"), headers)
-        decision = self._line(asked, trigger, "deferred", verdict="busy", rule=rule)
-        return await self._defer(asked, headers, maybe=False, error=rule, decision=decision)
+            text = f"workspace {asked.route.id} is away ({rule})"
+            return self.refuse(asked, still_waking(asked) if waking else away(asked, text), headers, why)
+        return await self._defer(asked, headers, why, maybe=False, error=rule)
 
     # Failed
 
-    async def gateway_answer(self, asked: Asked, answer: Answer, content: bytes) -> web.StreamResponse:
+    async def gateway_answer(self, asked: Asked, answer: Answer, content: bytes) -> Reply:
         """A 502, 503, 504 or 52x came from upstream: ask what it means before passing it on (scenarios 5, 35)."""
-        judgement = await self._judge(asked, Outcome.GATEWAY)
+        reason = f"upstream answered {answer.status}"
+        why = self._noting.failed(Outcome.GATEWAY, reason)
+        judgement = await self._judge(asked, Outcome.GATEWAY, why)
+        why = self._noting.judged(why, asked, judgement)
         action = self._action(asked, Outcome.GATEWAY, judgement)
         if action is Action.PASS:
-            fields = (*answer_headers(answer.headers), (b"Holdfast-Request-Id", asked.request_id.encode()))
-            return Whole(status=answer.status, reason=answer.reason, headers=fields, body=content)
-        return await self._act(asked, Outcome.GATEWAY, f"upstream answered {answer.status}", judgement, action)
+            self._noting.passed_on(asked, answer.status, why)
+            fields = answer_fields(answer.headers)
+            return Whole(
+                status=answer.status, reason=answer.reason, fields=fields, request_id=asked.request_id, body=content
+            )
+        return await self._act(asked, Outcome.GATEWAY, reason, why, judgement, action)
 
     async def failed(self, asked: Asked, outcome: Outcome, reason: str) -> web.StreamResponse:
         """A call failed: judge the workspace, then answer by the table of `core.outcome`."""
         self._telemetry.emit(
             EventName.REQUEST_FAILED,
             workspace=asked.route.id,
+            incarnation=asked.route.workspace.incarnation,
             request_id=asked.request_id,
             fields={"class": outcome.value, "reason": reason},
         )
+        if reason == POLLS:  # it began to poll while this call was on its way: nothing was sent
+            return await self._away(asked, "poll", Trigger.PARKED)
+        why = self._noting.failed(outcome, reason)
         if reason == "forbidden_address":
             unsafe = WorkspaceError(
                 "UNSAFE_ADDRESS", "the workspace's URL is not publicly routable", status=502, facts={"delivered": "no"}
             )
-            return self.refuse(asked, unsafe, {})
-        judgement = await self._judge(asked, outcome)
+            return self.refuse(asked, unsafe, {}, why)
+        judgement = await self._judge(asked, outcome, why)
         action = self._action(asked, outcome, judgement, idle=reason == IDLE)
-        return await self._act(asked, outcome, reason, judgement, action)
+        why = self._noting.judged(why, asked, judgement)
+        return await self._act(asked, outcome, reason, why, judgement, action)
 
-    async def _judge(self, asked: Asked, outcome: Outcome) -> Judgement:
+    async def _judge(self, asked: Asked, outcome: Outcome, why: Why) -> Judgement:
         """What the gate says; ProxyError when the store does not take what it decided."""
         try:
             return await self._gate.ask(asked.route, Trigger.FORWARD, request_id=asked.request_id)
         except StoreFailure as problem:
-            raise queue_unavailable(DELIVERED[outcome]) from problem
+            refusal = queue_unavailable(DELIVERED[outcome])
+            self._noting.refused(asked, refusal, why)
+            raise refusal from problem
 
     async def note_lost(self, asked: Asked, failure: UpstreamFailure) -> None:
         """An answer broke after something of it was passed on; the workspace is judged, the caller has what it has."""
         self._telemetry.emit(
             EventName.REQUEST_FAILED,
             workspace=asked.route.id,
+            incarnation=asked.route.workspace.incarnation,
             request_id=asked.request_id,
             fields={"class": failure.outcome.value, "reason": failure.reason, "passed_on": "some"},
         )
-        await self._gate.ask(asked.route, Trigger.FORWARD, request_id=asked.request_id)
+        why = self._noting.failed(failure.outcome, failure.reason)
+        judgement = await self._gate.ask(asked.route, Trigger.FORWARD, request_id=asked.request_id)
+        self._noting.broken_off(asked, self._noting.judged(why, asked, judgement))
 
     def _action(self, asked: Asked, outcome: Outcome, judgement: Judgement, *, idle: bool = False) -> Action:
         route = asked.route
@@ -150,7 +166,7 @@ class Undelivered:
         last = max(
             (at for at in (route.workspace.started_at, route.signs.last_sign_at) if at is not None), default=None
         )
-        window = timedelta(seconds=self._manners.unmanaged_window)
+        window = timedelta(seconds=self._unmanaged_window)
         lately = last is not None and self._now() - last < window
         sign = route.signs.last_sign_at
         return action_for(
@@ -170,8 +186,8 @@ class Undelivered:
             )
         )
 
-    async def _act(
-        self, asked: Asked, outcome: Outcome, reason: str, judgement: Judgement, action: Action
+    async def _act(  # noqa: PLR0917 - the six are always all given, in the order in which they came about
+        self, asked: Asked, outcome: Outcome, reason: str, why: Why, judgement: Judgement, action: Action
     ) -> web.StreamResponse:
         headers = {VERDICT: judgement.header}
         restart = judgement.restart.answer if judgement.restart is not None else None
@@ -182,13 +198,8 @@ class Undelivered:
         if action in {Action.DEFER, Action.DEFER_MARKED} and not asked.deferrable:
             action = Action.AWAY
         if action in {Action.DEFER, Action.DEFER_MARKED}:
-            decision = self._line(
-                asked, Trigger.FORWARD, "deferred", verdict=judgement.verdict.name, rule=judgement.verdict.rule
-            )
-            return await self._defer(
-                asked, headers, maybe=action is Action.DEFER_MARKED, error=reason, decision=decision
-            )
-        return self.refuse(asked, self._refusal(asked, outcome, judgement, action), headers)
+            return await self._defer(asked, headers, why, maybe=action is Action.DEFER_MARKED, error=reason)
+        return self.refuse(asked, self._refusal(asked, outcome, judgement, action), headers, why)
 
     def _refusal(self, asked: Asked, outcome: Outcome, judgement: Judgement, action: Action) -> HoldfastError:
         name, delivered = asked.route.id, {"delivered": DELIVERED[outcome]}
@@ -238,7 +249,7 @@ class Undelivered:
             deferral = await self._store.deferral(known) if known is not None else None
             if deferral is not None and self._deferring.joins(deferral):
                 if deferral.digest != a2a.digest(asked.body, binding=call.binding):
-                    raise key_conflict(deferral.id)
+                    return self.refuse(asked, key_conflict(deferral.id), {})
                 return self._joined(asked, Receipt(deferral=deferral, depth=asked.route.size.rows, joined=True), {})
         if call.context_id is not None and call.context_id in asked.route.contexts:
             return await self.defer_behind(asked, "its context has unfinished deferrals")
@@ -246,9 +257,8 @@ class Undelivered:
 
     async def defer_behind(self, asked: Asked, why: str) -> web.StreamResponse:
         """Put a send behind the deferrals that it must not overtake."""
-        decision = self._line(asked, Trigger.QUEUE, "deferred", verdict="busy", rule="order")
-        headers = {VERDICT: "busy; rule=order"}
-        response = await self._defer(asked, headers, maybe=False, error=why, decision=decision)
+        busy = Why(verdict="busy", rule="order", facts={"reason": why}, trigger=Trigger.QUEUE)
+        response = await self._defer(asked, {VERDICT: busy.header}, busy, maybe=False, error=why)
         self._replayer.ring(asked.route)
         return response
 
@@ -260,7 +270,8 @@ class Undelivered:
         Raises:
             HoldfastError: it could not be committed; nothing was promised, and the agent has the request.
         """
-        decision = self._line(asked, Trigger.QUEUE, "adopted", verdict="alive", rule="slow_call")
+        slow = Why(verdict="alive", rule="slow_call", facts={"patience": asked.patience}, trigger=Trigger.QUEUE)
+        decision = self._noting.line(asked, "adopted", slow)
         lease = self._replayer.lease()
         try:
             receipt = await self._deferring.put(
@@ -276,7 +287,7 @@ class Undelivered:
     def accepted(self, asked: Asked, deferral: Deferral, rule: str) -> web.Response:
         """The 202 for a call that goes on without its caller."""
         receipt = Receipt(deferral=deferral, depth=asked.route.size.rows, joined=False)
-        return self._accepted(asked, receipt, {VERDICT: f"alive; rule={rule}"})
+        return self._receipts.accepted(asked, receipt, {VERDICT: f"alive; rule={rule}"})
 
     async def adopted_answered(
         self, asked: Asked, deferral: Deferral, status: int, headers: RawHeaders, content: bytes
@@ -296,103 +307,58 @@ class Undelivered:
         """The proxy stops while the call is open: what can be deferred is committed as *maybe* (scenario 36)."""
         if adopted is not None:
             return self.accepted(asked, adopted, "stopping")
-        headers = {VERDICT: "busy; rule=stopping"}
+        why = Why(verdict="busy", rule="stopping", trigger=Trigger.QUEUE)
+        headers = {VERDICT: why.header}
         if asked.adoptable and asked.route.effective.redelivery is Redelivery.NEVER:
             text = "Holdfast is stopping; the request may have reached the agent and is not sent again"
             return self.refuse(
-                asked, WorkspaceError("CALL_BROKEN", text, status=502, facts={"delivered": "maybe"}), headers
+                asked, WorkspaceError("CALL_BROKEN", text, status=502, facts={"delivered": "maybe"}), headers, why
             )
         if not asked.adoptable:
             error = ProxyError("STOPPING", "Holdfast is stopping", retry_after=1, facts={"delivered": "maybe"})
-            return self.refuse(asked, error, headers)
-        decision = self._line(asked, Trigger.QUEUE, "deferred", verdict="busy", rule="stopping")
-        return await self._defer(asked, headers, maybe=True, error="stopping", decision=decision)
+            return self.refuse(asked, error, headers, why)
+        return await self._defer(asked, headers, why, maybe=True, error="stopping")
 
     # Answers
 
     async def _defer(
-        self, asked: Asked, headers: dict[str, str], *, maybe: bool, error: str, decision: Decision
+        self, asked: Asked, headers: dict[str, str], why: Why, *, maybe: bool, error: str
     ) -> web.StreamResponse:
         """Commit the deferral, then answer; never the other way round."""
         try:
+            decision = self._noting.line(asked, "deferred", why)
             receipt = await self._deferring.put(
                 asked.route, asked.incoming(), maybe=maybe, error=error, decision=decision
             )
         except HoldfastError as problem:
             if maybe:
                 problem.facts = {**problem.facts, "delivered": "maybe"}
-            return self.refuse(asked, problem, headers)
+            return self.refuse(asked, problem, headers, why)
         if receipt.joined:
             return self._joined(asked, receipt, headers)
         self._replayer.expect(asked.route)
-        return self._accepted(asked, receipt, headers)
-
-    def _accepted(self, asked: Asked, receipt: Receipt, headers: dict[str, str]) -> web.Response:
-        deferral = receipt.deferral
-        call = asked.call()
-        headers = {
-            **headers,
-            REQUEST_ID: asked.request_id,
-            RECEIPT: deferral.id,
-            hdrs.LOCATION: f"/workspaces/{asked.route.id}/queue/{deferral.id}",
-        }
-        if deferral.task is not None:
-            body = a2a.send_answer(call, deferral.task.json, a2a.Version(deferral.task.version))
-            return web.Response(body=body, status=self._status(asked), headers=headers, content_type="application/json")
-        said = {
-            "queued": True,
-            "queue_id": deferral.id,
-            "queue_depth": receipt.depth,
-            "message": QUEUED_MESSAGE,
-        }
-        return json_answer(said, ACCEPTED, headers)
+        return self._receipts.accepted(asked, receipt, headers)
 
     def _joined(self, asked: Asked, receipt: Receipt, headers: dict[str, str]) -> web.Response:
-        """Answer a retry with what the first one has: its answer, or its place in the queue."""
-        deferral = receipt.deferral
-        if deferral.state in ACTIVE:
-            return self._accepted(asked, receipt, headers)
-        headers = {**headers, REQUEST_ID: asked.request_id, RECEIPT: deferral.id}
-        if deferral.task is not None:
-            body = a2a.send_answer(asked.call(), deferral.task.json, a2a.Version(deferral.task.version))
-            return web.Response(body=body, status=OK, headers=headers, content_type="application/json")
-        answer = deferral.answer
-        if answer is None:
-            raise CallerError("IDEMPOTENCY_CONFLICT", "an earlier request with this key has ended", status=409)
-        response = web.Response(body=answer.body, status=answer.status, headers=headers)
-        for name, value in answer.headers:
-            if name.lower() == b"content-type":
-                response.headers[hdrs.CONTENT_TYPE] = value.decode("latin-1")
-        return response
+        self._noting.joined(asked, receipt.deferral)
+        return self._receipts.joined(asked, receipt, headers)
 
-    def _status(self, asked: Asked) -> int:
-        """202, except for clients that take nothing but 200 (the official Go client) and have not asked for 202."""
-        if self._manners.deferred_status != "auto":
-            return int(self._manners.deferred_status)
-        if "respond-async" in asked.prefer:
-            return ACCEPTED
-        return OK if asked.user_agent.lower().startswith(GO_CLIENT) else ACCEPTED
-
-    def refuse(self, asked: Asked, error: HoldfastError, headers: dict[str, str]) -> web.Response:
-        """Answer an error in the caller's binding."""
+    def refuse(
+        self, asked: Asked, error: HoldfastError, headers: dict[str, str], why: Why | None = None
+    ) -> web.Response:
+        """Answer an error in the caller's binding, or with what there is instead of the agent's answer."""
+        instead = asked.instead(headers) if asked.instead is not None and error.status >= SERVER_ERROR else None
         self._telemetry.emit(
             EventName.REQUEST_ANSWERED,
             workspace=asked.route.id,
+            incarnation=asked.route.workspace.incarnation,
             request_id=asked.request_id,
-            fields={"status": error.status, "reason": error.reason},
+            fields={"status": instead.status if instead is not None else error.status, "reason": error.reason},
         )
+        if instead is not None:
+            return instead
+        self._noting.refused(asked, error, why or Why())
         return error_answer(error, asked.call_or_none(), {**headers, REQUEST_ID: asked.request_id})
-
-    def _line(self, asked: Asked, trigger: Trigger, action: str, *, verdict: str, rule: str) -> Decision:
-        return self._records.decision(
-            asked.route.workspace,
-            trigger,
-            action,
-            verdict=verdict,
-            rule=rule,
-            policy=asked.route.effective.policy.preset,
-            request_id=asked.request_id,
-        )
 
 
 def _nobody_mends(judgement: Judgement) -> bool:
@@ -408,6 +374,16 @@ def away(asked: Asked, text: str, outcome: Outcome = Outcome.NOT_SENT) -> Worksp
         text,
         retry_after=MIN_RETRY_AFTER,
         facts={"away": True, "workspace": asked.route.id, "delivered": DELIVERED[outcome]},
+    )
+
+
+def still_waking(asked: Asked) -> WorkspaceError:
+    """The answer to a request that cannot wait until its workspace has woken from hibernation (scenario 28)."""
+    return WorkspaceError(
+        "WORKSPACE_WAKING",
+        f"workspace {asked.route.id} is waking from hibernation",
+        retry_after=MIN_RETRY_AFTER,
+        facts={"waking": True, "away": True, "workspace": asked.route.id, "delivered": DELIVERED[Outcome.NOT_SENT]},
     )
 
 

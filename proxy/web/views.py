@@ -10,7 +10,7 @@ from typing import Any
 
 from proxy.core.decision import Decision
 from proxy.core.deferral import Deferral, State
-from proxy.core.restart import Answer, History, Restart, Trigger, counted, decide
+from proxy.core.restart import Answer, History, Phase, Restart, Trigger, counted, decide
 from proxy.core.times import rfc3339
 from proxy.loops.routing import Route
 from proxy.store import TokenRecord
@@ -34,6 +34,7 @@ def workspace_view(route: Route, now: datetime) -> dict[str, Any]:
         "url": known.url,
         "runtime": known.runtime_type,
         "parent": known.parent,
+        "allow_from": None if known.settings.allow_from is None else list(known.settings.allow_from),
         "incarnation": known.incarnation,
         "generation": known.generation,
         "boot_id": known.boot_id,
@@ -110,7 +111,9 @@ def deferral_view(deferral: Deferral) -> dict[str, Any]:
 def decision_view(decision: Decision) -> dict[str, Any]:
     """One line of the decision log."""
     return {
+        "id": decision.id,
         "at": when(decision.at),
+        "workspace_id": decision.workspace_id,
         "trigger": decision.trigger.value,
         "verdict": decision.verdict or None,
         "rule": decision.rule or None,
@@ -121,6 +124,25 @@ def decision_view(decision: Decision) -> dict[str, Any]:
         "receipt": decision.receipt,
         "incarnation": decision.incarnation,
         "generation": decision.generation,
+    }
+
+
+def restart_view(cycle: Restart) -> dict[str, Any]:
+    """One restart cycle, by its number."""
+    ended, ready = cycle.finished_at, cycle.phase is Phase.FINISHED
+    return {
+        "workspace_id": cycle.workspace_id,
+        "generation": cycle.generation,
+        "incarnation": cycle.incarnation,
+        "trigger": cycle.trigger.value,
+        "reason": cycle.reason,
+        "rule": cycle.rule or None,
+        "state": cycle.phase.value,
+        "error": cycle.error,
+        "started_at": when(cycle.started_at),
+        "returned_at": when(cycle.returned_at),
+        "finished_at": when(ended),
+        "ready_after": (ended - cycle.started_at).total_seconds() if ready and ended is not None else None,
     }
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.forward import Outcome, UpstreamFailure
-from proxy.forward.headers import answer_headers, end_to_end, request_head
+from proxy.forward.headers import Kinds, answer_fields, answer_headers, end_to_end, request_head, request_lines
 
 
 def test_what_is_meant_for_the_agent_passes_in_order_with_case_and_duplicates():
@@ -152,3 +152,59 @@ def test_whatever_the_fields_are_a_written_head_has_exactly_their_lines(pairs):
         return
     lines = head.split(b"\r\n")
     assert lines == [b"GET / HTTP/1.1", b"Host: h", *(name + b": " + value for name, value in headers), b"", b""]
+
+
+# --- written once, and remembered -------------------------------------------------------------------------------------
+
+TOKEN = st.text("abcXYZ-019", min_size=1, max_size=12).map(str.encode)
+NAMES = st.one_of(
+    TOKEN,
+    st.sampled_from([b"Connection", b"Content-Length", b"content-TYPE", b"Date", b"Holdfast-X", b"TE", b"Keep-Alive"]),
+)
+VALUES = st.binary(max_size=12).map(lambda value: bytes(set(value) - set(b"\r\n\0")))
+FIELDS = st.lists(st.tuples(NAMES, VALUES), max_size=8).map(tuple)
+
+
+@given(headers=FIELDS, reframed=st.booleans())
+def test_the_lines_of_an_answer_are_those_of_its_fields_byte_for_byte(headers, reframed):
+    kept = answer_headers(headers, reframed=reframed)
+    fields = answer_fields(headers, reframed=reframed)
+    assert fields.lines == b"".join(name + b": " + value + b"\r\n" for name, value in kept)
+    names = [name.lower() for name, _ in kept]
+    assert fields.dated == (b"date" in names)
+    lengths = [value for name, value in kept if name.lower() == b"content-length"]
+    assert fields.length == (int(lengths[0]) if lengths and lengths[0].isdigit() else None)
+
+
+@pytest.mark.parametrize(
+    ("value", "stream"),
+    [(b"text/event-stream", True), (b"Text/Event-Stream; charset=utf-8", True), (b"application/json", False)],
+)
+def test_a_stream_is_known_by_its_content_type(value, stream):
+    assert answer_fields(((b"content-type", value),)).stream is stream
+
+
+@pytest.mark.parametrize("value", [b"a\r\nX: b", b"a\nb", b"a\rb", b"a\0b"])
+def test_an_answers_field_that_would_be_two_is_a_broken_answer(value):
+    with pytest.raises(UpstreamFailure) as failure:
+        answer_fields(((b"A", b"1"), (b"X", value)))
+    assert (failure.value.outcome, failure.value.reason) == (Outcome.LOST, "bad_response")
+
+
+def test_a_head_of_written_lines_is_the_head_of_its_fields():
+    headers = ((b"A", b"1"), (b"b", b""), (b"A", b"\xe9"))
+    written = request_head("POST", b"/x", "h", (), 3, lines=request_lines(headers))
+    assert written == request_head("POST", b"/x", "h", headers, 3)
+
+
+def test_names_are_remembered_as_they_were_written_and_only_so_many():
+    asked = []
+    kinds = Kinds(lambda name: asked.append(name) or len(name))
+    for _ in range(2):
+        assert (kinds[b"Abc"], kinds[b"abcd"]) == (3, 4)
+    assert asked == [b"Abc", b"abcd"]
+    for number in range(2000):
+        assert kinds[b"n%d" % number] == len(b"n%d" % number)
+    assert kinds[b"x" * 5000] == 5000
+    assert len(kinds) <= 512
+    assert max(map(len, kinds)) < 512

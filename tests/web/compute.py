@@ -53,6 +53,9 @@ class Compute:
     def check(self, _: Mapping[str, Any]) -> list[str]:
         return []
 
+    def can_inspect(self, _: Mapping[str, Any]) -> bool:
+        return True
+
     async def inspect(self, workspace_id: str, incarnation: int) -> ProbeState:  # noqa: ARG002 - the contract's
         self.inspected += 1
         return self.says

@@ -112,9 +112,12 @@ V1 = {"A2A-Version": "1.0"}
 class Harness:
     """A running proxy and a client of its."""
 
-    def __init__(self, config: Config, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, config: Config, session: aiohttp.ClientSession, callers: aiohttp.ClientSession | None = None
+    ) -> None:
         self.config = config
         self.session = session
+        self.callers = callers or session  # connections of their own: what only calls agents is served by `web.front`
         self.events: list[Event] = []
         self._happened = asyncio.Event()
         self.app: App
@@ -144,7 +147,8 @@ class Harness:
     ) -> tuple[aiohttp.ClientResponse, bytes]:
         """One request; the body is read whole."""
         fields = {"Authorization": f"Bearer {token}"} if token else {}
-        async with self.session.request(method, self.url + path, headers={**fields, **(headers or {})}, **more) as got:
+        session = self.callers if "/a2a" in path else self.session
+        async with session.request(method, self.url + path, headers={**fields, **(headers or {})}, **more) as got:
             return got, await got.read()
 
     async def enroll(self, name: str, **members: Any) -> str:

@@ -144,7 +144,7 @@ async def test_an_unknown_workspace_is_404_in_the_callers_binding(proxy: Harness
         assert got.status == 404, name
 
 
-OPEN_TO_ALL = {("GET", "/healthz"), ("GET", "/readyz")}
+OPEN_TO_ALL = {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/.well-known/jwks.json"), ("GET", "/openapi.json")}
 OPEN_TO_CALLERS = {("GET", "/workspaces/{id}/queue")}
 """Of which a caller sees its own: nothing here."""
 

@@ -20,15 +20,19 @@ async def die_while_sending(harness: Harness, method: bytes, path: bytes) -> Non
     head = b"%s %s HTTP/1.1\r\nHost: h\r\nAuthorization: %s\r\nContent-Length: 100\r\n\r\n"
     writer.write(head % (method, path, AUTHORIZATION) + b'{"half')
     await writer.drain()
-    runner: Any = harness.app.server._runner
-    server = runner.server
+    server: Any = harness.app.server
+
+    def being_read() -> bool:
+        fronts = [front for front in server._fronts if front._size]
+        return bool(fronts) or any(one._request_in_progress for one in server._handlers.connections)
+
     async with asyncio.timeout(5):
-        while not any(one._request_in_progress for one in server.connections):  # noqa: ASYNC110 - aiohttp tells nobody
+        while not being_read():  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(0)
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     writer.close()
     async with asyncio.timeout(5):
-        while any(one._request_in_progress for one in server.connections):  # noqa: ASYNC110 - aiohttp tells nobody
+        while being_read():  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(0)
 
 

@@ -73,6 +73,32 @@ async def test_tokens_never_reach_the_agent_and_its_own_credentials_do(proxy: Ha
     assert first["Holdfast-Request-Id"] != second["Holdfast-Request-Id"]
 
 
+@pytest.mark.parametrize("other", ["hf_" + "x" * 43, "hf_", "of-another-client"])
+async def test_holdfast_token_counts_alone_and_a_token_beside_it_goes_nowhere(
+    proxy: Harness, agent: ScriptedAgent, other: str
+) -> None:
+    await proxy.enroll("a", url=agent.url)
+    client = await proxy.client()
+    bearer = await proxy.client("another") if other == "of-another-client" else other
+    got, _ = await proxy.call(
+        "POST",
+        CALL,
+        token=None,
+        headers={**V1, "Holdfast-Token": client, "Authorization": f"Bearer {bearer}"},
+        json=send(),
+    )
+    assert got.status == 200
+    assert "hf_" not in str(agent.seen[0][2])
+    got, _ = await proxy.call(
+        "POST",
+        CALL,
+        token=None,
+        headers={**V1, "Holdfast-Token": "hf_" + "y" * 43, "Authorization": f"Bearer {client}"},
+        json=send("m2"),
+    )
+    assert got.status == 401
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -68,13 +68,17 @@ class RefusedError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One setting: its dotted TOML key, what a value is, and what holds where nobody says anything."""
+    """One setting: its dotted TOML key, what a value is, and what holds where nobody says anything.
+
+    The value of one with `many` is a tuple of `base`.
+    """
 
     key: str
     about: About
     base: Any
     optional: bool
     default: object
+    many: bool = False
 
     @property
     def variable(self) -> str:
@@ -98,8 +102,10 @@ class Setting:
             return f"{'a whole number' if self.base is int else 'a number'}{unit}, {span}"
         if self.base is Path:
             return "a path"
-        if self.base is IPNetwork:
-            return "networks in CIDR notation, such as 10.1.0.0/16"
+        if self.many:
+            each = self.about.check("") if self.about.check else "of any form"
+            is_network = self.base is IPNetwork
+            return "networks in CIDR notation, such as 10.1.0.0/16" if is_network else f"a list of texts, each {each}"
         if isinstance(self.base, type) and issubclass(self.base, StrEnum):
             return " or ".join(f"'{member}'" for member in self.base)
         return "a text"
@@ -110,9 +116,9 @@ class Setting:
             return value if self.base is bool else self._refuse(value)
         if isinstance(value, int | float):
             return self._number(value)
-        if self.base is IPNetwork and isinstance(value, list | tuple):
-            return tuple(self._network(item) for item in value)
-        if isinstance(value, str | Path) and self.base not in {bool, int, float, IPNetwork}:
+        if self.many:
+            return tuple(map(self._item, value)) if isinstance(value, list | tuple) else self._refuse(value)
+        if isinstance(value, str | Path) and self.base not in {bool, int, float}:
             return self._text(str(value))
         return self._refuse(value)
 
@@ -130,8 +136,8 @@ class Setting:
             return self._number(int(text)) if _WHOLE.fullmatch(text) else self._refuse(text)
         if self.base is float:
             return self._number(float(text)) if _NUMBER.fullmatch(text) else self._refuse(text)
-        if self.base is IPNetwork:
-            return tuple(self._network(item.strip()) for item in text.split(",") if item.strip())
+        if self.many:
+            return tuple(self._item(item.strip()) for item in text.split(",") if item.strip())
         return self._text(text)
 
     def shown(self, value: object) -> object:
@@ -161,15 +167,18 @@ class Setting:
             self._refuse(text)
         return self.base(text)
 
-    def _network(self, item: object) -> IPNetwork:
+    def _item(self, item: object) -> object:
         if not isinstance(item, str):
-            self._refuse(item)
+            return self._refuse(item)
+        return self._network(item) if self.base is IPNetwork else self._text(item)
+
+    def _network(self, item: str) -> IPNetwork:
         try:
-            return ip_network(str(item))
+            return ip_network(item)
         except ValueError:
             pass
         try:
-            meant = f" (did you mean {ip_network(str(item), strict=False)}?)"
+            meant = f" (did you mean {ip_network(item, strict=False)}?)"
         except ValueError:
             meant = ""
         raise RefusedError(f"{self.accepts}, not {_quoted(item)}{meant}")
@@ -190,7 +199,8 @@ def declared(owner: Any, prefix: str = "") -> Iterator[Setting]:
             yield Setting(
                 key=prefix + each.name,
                 about=about,
-                base=IPNetwork if get_origin(kinds[0]) is tuple else kinds[0],
+                base=get_args(kinds[0])[0] if get_origin(kinds[0]) is tuple else kinds[0],
+                many=get_origin(kinds[0]) is tuple,
                 optional=NoneType in choices,
                 default=None if each.default is MISSING else each.default,
             )
