@@ -10,7 +10,8 @@ from proxy.config import Config, ConfigError, load
 from proxy.core.ids import check_id
 from proxy.core.outcome import DeadAction, UnmanagedAway
 from proxy.core.presets import Preset
-from proxy.settings import SETTINGS, DeferredStatus, LogFormat, LogLevel
+from proxy.setting_kinds.telling import LogFormat, LogLevel
+from proxy.settings import SETTINGS, DeferredStatus
 
 TOKEN = "hf_" + "a" * 43
 OTHER = "hf_" + "b" * 43
@@ -170,7 +171,10 @@ def test_every_problem_of_every_source_is_told_at_once(tmp_path: Path) -> None:
         ("[server]\nport = 1", "server.port in {}: no such setting (did you mean port?)"),
         ("[queu]\nrows = 1", "queu in {}: no such setting (did you mean queue?)"),
         ("[queue]\nrow = 1", "queue.row in {}: no such setting (did you mean queue.rows?)"),
-        ("rows = 1", "rows in {}: no such setting (did you mean queue.rows or queue.caller_rows or decisions.rows?)"),
+        (
+            "rows = 1",
+            "rows in {}: no such setting (did you mean queue.rows or queue.caller_rows or poll.journal_rows?)",
+        ),
         ("zzz = 1", "zzz in {}: no such setting"),
         ("queue = 5", "queue in {}: must be a table, written [queue]"),
         ("workspaces = 5", "workspaces in {}: must be a table, written [workspaces]"),
@@ -338,6 +342,7 @@ def test_rules_about_a_refused_setting_are_not_applied() -> None:
         {"queue.backoff": 2, "queue.backoff_cap": 1},
         {"queue.idempotency_retention": 61, "queue.retention": 60},
         {"probe.away_first": 6, "probe.away_cap": 5},
+        {"poll.lease_least": 60, "poll.lease_most": 30},
         {"policy.strike_window": 0},
         {"policy.preset": "verify-first", "policy.fresh_poll": 0},
         {"admin_token": TOKEN, "join_token": TOKEN},

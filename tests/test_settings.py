@@ -17,7 +17,8 @@ from proxy.config import Config, ConfigError, load
 from proxy.core.presets import PRESETS, LivenessPolicy
 from proxy.core.presets import SETTINGS as POLICY_NUMBERS
 from proxy.core.restart import RestartPolicy
-from proxy.settings import SETTINGS, LogFormat, LogLevel, QueueSettings, reference
+from proxy.setting_kinds.telling import LogFormat, LogLevel
+from proxy.settings import SETTINGS, QueueSettings, reference
 from proxy.telemetry import LINES, Level
 
 PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"

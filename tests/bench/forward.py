@@ -23,10 +23,12 @@ from bench.measuring import (
     chosen,
     cpu_seconds,
     described,
+    disturbance,
     median,
     percentile,
     say,
     table,
+    waited_seconds,
 )
 from bench.stage import DIRECT, HOLDFAST, NGINX, PLAIN, PROXIES, SHOWN, Stage, Subject, allow_files
 
@@ -75,15 +77,15 @@ def main(arguments: Sequence[str]) -> int:
             for subject in (*subjects[turn:], *subjects[:turn]):
                 play(journal, asked, subject, number)
             say(f"round {number + 1} of {asked.rounds}: {round_line(journal.records, number)}")
-    say("", *report(journal.records))
     slices = journal.of("slice")
+    say("", *report(journal.records), disturbance([one for one in slices if one["subject"] != DIRECT]))
     return WRONG if any(one["wrong"] or one["lost"] for one in slices) else MEASURED
 
 
 def play(journal: Journal, asked: argparse.Namespace, subject: Subject, number: int) -> None:
     """A slice of each kind."""
     for loop in ("closed", "open"):
-        taken, cpu = measured(asked, subject, loop)
+        taken, cpu, waited = measured(asked, subject, loop)
         journal.note(
             "slice",
             loop=loop,
@@ -94,22 +96,25 @@ def play(journal: Journal, asked: argparse.Namespace, subject: Subject, number: 
             lost=taken.lost,
             seconds=round(taken.seconds, 6),
             cpu_seconds=None if cpu is None else round(cpu, 6),
+            waited_seconds=None if waited is None else round(waited, 6),
             latencies_us=[round(late * MICRO) for late in taken.latencies],
         )
 
 
-def measured(asked: argparse.Namespace, subject: Subject, kind: str) -> tuple[Taken, float | None]:
-    """Play one slice; what it brought, and the CPU seconds of the proxy meanwhile."""
+def measured(asked: argparse.Namespace, subject: Subject, kind: str) -> tuple[Taken, float | None, float | None]:
+    """Play one slice; what it brought, and for how long the proxy ran and waited for a processor meanwhile."""
+    pid = subject.pid
 
-    async def slice_() -> tuple[Taken, float | None]:
+    async def slice_() -> tuple[Taken, float | None, float | None]:
         load = Load(subject.target, asked.connections)
         await load.open()
-        before = None if subject.pid is None else cpu_seconds(subject.pid)
+        used, waited = (None, None) if pid is None else (-cpu_seconds(pid), -waited_seconds(pid))
         asking = load.closed(asked.seconds) if kind == "closed" else load.open_loop(asked.seconds, asked.rate)
         taken = await asking
-        used = None if subject.pid is None or before is None else cpu_seconds(subject.pid) - before
+        if pid is not None and used is not None and waited is not None:
+            used, waited = used + cpu_seconds(pid), waited + waited_seconds(pid)
         await load.close()
-        return taken, used
+        return taken, used, waited
 
     with asyncio.Runner(loop_factory=fast_loop if kind == "closed" else exact_loop) as runner:
         return runner.run(slice_())
@@ -216,5 +221,6 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
         *(f"* not installed and not measured: {SHOWN[name]}" for name in missing),
         "",
         *report(records),
+        disturbance([one for one in slices if one["subject"] != DIRECT]),
     ]
     return "\n".join(lines)

@@ -30,6 +30,8 @@ TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 _SCHEDULED = 2  # of the clocks of a process, the one of time on a processor (clock_getcpuclockid(3))
 MEASURED, WRONG = 0, 1
+QUIET = 0.05
+"""A proxy that waits for a processor for more of the time than this shares it with somebody."""
 PACKAGES = ("aiohttp", "aiosqlite", "httptools", "msgspec", "uvloop")
 TOOLS: Mapping[str, Sequence[str]] = {
     "nginx": ("nginx", "-v"),
@@ -49,6 +51,16 @@ class UnfitError(Exception):
 def cpu_seconds(pid: int) -> float:
     """User and system time that a process and all its descendants have used so far, those that ended included."""
     return sum(_used(one) for one in family(pid))
+
+
+def waited_seconds(pid: int) -> float:
+    """For how long the threads of a process and its descendants have waited for a processor; 0 where nobody counts."""
+    total = 0
+    for one in family(pid):
+        with suppress(OSError):
+            for task in Path(f"/proc/{one}/task").iterdir():
+                total += int((task / "schedstat").read_text(encoding="ascii").split()[1])
+    return total / 1e9
 
 
 def resident_bytes(pid: int) -> int:
@@ -226,6 +238,16 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
 
 
 # Numbers and tables
+
+
+def disturbance(measured: Iterable[Mapping[str, Any]]) -> str:
+    """A sentence about how undisturbed a run was, from records with `seconds` and `waited_seconds`."""
+    waits = [one["waited_seconds"] / one["seconds"] for one in measured if one.get("waited_seconds") is not None]
+    share = median(waits)
+    said = f"What was measured waited for a processor for {share:.1%} of the time (median)"
+    if share > QUIET:
+        return f"{said}: **others used this machine, the numbers are provisional**, and latencies mean nothing."
+    return f"{said}."
 
 
 def median(values: Iterable[float]) -> float:

@@ -24,10 +24,12 @@ from bench.measuring import (
     chosen,
     cpu_seconds,
     described,
+    disturbance,
     median,
     resident_bytes,
     say,
     table,
+    waited_seconds,
 )
 from bench.stage import NGINX, PLAIN, PROXIES, SHOWN, Stage, Subject, allow_files
 from bench.streams import Streams
@@ -35,7 +37,7 @@ from bench.streams import Streams
 MICRO = 1e6
 WARM = 20
 SETTLE = 2.0
-OPENING = 0.002
+OPENING = 0.003
 """Seconds that opening one stream may take, on the average."""
 
 
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     """Measure, print, and say whether every event came."""
     asked = options(arguments)
     most = max(asked.streams) + WARM + 200
-    allow_files(2 * most + 400)
+    allow_files(3 * most)
     stage = Stage(pin=not asked.no_pin, most_connections=most, streams=True)
     with Journal("sse", arguments, asked.json) as journal, stage:
         missing = [name for name in stage.missing() if name in asked.only]
@@ -75,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
                 for name in (*present[turn:], *present[:turn]):
                     found = play(stage, name, streams, asked.seconds)
                     say(turn_line(journal.note("turn", subject=name, streams=streams, round=number, **found)))
-    say("", *report(journal.records))
+    say("", *report(journal.records), disturbance(journal.of("turn")))
     return WRONG if any(one["faults"] for one in journal.of("turn")) else MEASURED
 
 
@@ -104,7 +106,7 @@ async def measured(subject: Subject, streams: int, seconds: float) -> dict[str, 
     await all_of_them.open(streams, ready_at + seconds + SETTLE)
     await asyncio.sleep(max(0.0, ready_at - loop.time()))
     told = all_of_them.told
-    events, cpu, began = told.events, cpu_seconds(pid), time.perf_counter()
+    events, cpu, waited, began = told.events, cpu_seconds(pid), waited_seconds(pid), time.perf_counter()
     await asyncio.sleep(seconds)
     events, cpu, took = told.events - events, cpu_seconds(pid) - cpu, time.perf_counter() - began
     grown = resident_bytes(pid) - before
@@ -113,6 +115,7 @@ async def measured(subject: Subject, streams: int, seconds: float) -> dict[str, 
         "seconds": round(took, 6),
         "events": events,
         "cpu_seconds": round(cpu, 6),
+        "waited_seconds": round(waited_seconds(pid) - waited, 6),
         "grown_bytes": grown,
         "all_events": told.events,
         "ended": told.ended,
@@ -195,5 +198,6 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
         *(f"* not installed and not measured: {SHOWN[name]}" for name in missing),
         "",
         *report(records),
+        disturbance(chosen(records, "turn")),
     ]
     return "\n".join(lines)

@@ -127,10 +127,10 @@ class Stage:
 daemon off;
 {"user root;" if os.geteuid() == 0 else ""}
 worker_processes 1;
-worker_rlimit_nofile {2 * self._most + 200};
+worker_rlimit_nofile {3 * self._most};
 pid {folder}/pid;
 error_log {folder}/error.log;
-events {{ worker_connections {2 * self._most + 200}; }}
+events {{ worker_connections {3 * self._most}; }}
 http {{
   access_log off;
   keepalive_requests 100000000;

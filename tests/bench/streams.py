@@ -17,7 +17,7 @@ import httptools
 from bench.load import Target
 from bench.measuring import UnfitError
 
-OPENED_AT_ONCE = 100
+OPENED_AT_ONCE = 250
 PATIENCE = 60.0
 
 _NUMBER = re.compile(rb'"event":(\d+)\}')
@@ -122,7 +122,7 @@ class Streams:
         self._done = asyncio.Event()
 
     async def open(self, number: int, until: float) -> None:
-        """Open streams, a hundred at a time; all of them end soon after the loop's time `until`.
+        """Open streams, some hundred at a time; all of them end soon after the loop's time `until`.
 
         Raises:
             UnfitError: they were not open in time.
