@@ -40,6 +40,7 @@ from proxy.store.memory import MemoryStore
 from proxy.telemetry import Event, EventName, Telemetry
 from proxy.web.arrived import Arrived, Fields
 from proxy.web.calls import split
+from proxy.web.heartbeats import heartbeat_of
 
 __all__ = ["RESET", "Reacts", "Reply", "World", "at", "clock", "fails", "message", "simulated"]
 
@@ -343,7 +344,7 @@ class World:
         return await self.request("POST", f"/workspaces/{workspace_id}/a2a", body, **headers)
 
     async def request(self, method: str, path: str, body: bytes = b"", **headers: str) -> Reply:
-        """Send one request: a call to an agent to the data path, any other through the server's dispatch."""
+        """Send one request: calls to agents and beats to the data path, any other through the server's dispatch."""
         fields = {
             "Host": "proxy.test",
             "Holdfast-Token": ADMIN,
@@ -351,7 +352,7 @@ class World:
             "Content-Length": str(len(body)),
             **{name.replace("_", "-"): value for name, value in headers.items()},
         }
-        data_path = split(path)
+        data_path = split(path) or heartbeat_of(method, path)
         if data_path is not None:
             return await self._called(method, path, fields, body, data_path)
         loop = asyncio.get_running_loop()
