@@ -52,9 +52,7 @@ class Doors(Assembly):
             parking=self.parking,
             now=self.now,
         )
-        heartbeats = Heartbeats(
-            routing=self.routing, auth=auth, beats=self.beats, readiness=self.readiness, parking=self.parking
-        )
+        heartbeats = self._heartbeats(auth, admission)
         parking = ParkingDoor(
             routing=self.routing,
             auth=auth,
@@ -97,6 +95,16 @@ class Doors(Assembly):
             telemetry=self.telemetry,
             head_limit=config.server.head_limit,
             guards=[admission.count],
+        )
+
+    def _heartbeats(self, auth: Auth, admission: Admission) -> Heartbeats:
+        return Heartbeats(
+            routing=self.routing,
+            auth=auth,
+            admission=admission,
+            beats=self.beats,
+            readiness=self.readiness,
+            parking=self.parking,
         )
 
     def _who_is_let_in(self, admin_digest: str) -> tuple[Auth, Admission]:

@@ -100,6 +100,17 @@ class Admission:
                 self._limits.charge(request, owner)
         return await handler(request)
 
+    def count_lifeline(self, request: Asking) -> None:
+        """Count what is part of the lifeline and did not come through the application, as `count` does."""
+        if self._limits is not None:
+            owner = self._auth.identify(request)
+            if owner is not None and _counts_everywhere(owner):
+                self._limits.charge(request, owner)
+
+
+def _counts_everywhere(owner: Owner) -> bool:
+    return owner.kind not in OPERATORS and owner.kind is not TokenKind.WORKSPACE
+
 
 def _is_counted(request: web.Request, owner: Owner) -> bool:
     resource = request.match_info.route.resource

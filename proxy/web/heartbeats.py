@@ -12,13 +12,14 @@ from typing import Final
 
 from aiohttp import web
 
-from proxy.core.errors import HoldfastError
+from proxy.core.errors import CallerError, HoldfastError
 from proxy.loops.beats import Beat, Beats
 from proxy.loops.parking import Parking
 from proxy.loops.readiness import Readiness
 from proxy.loops.routing import Routing
 from proxy.store import StoreFailure
 from proxy.web import bodies, shapes
+from proxy.web.admission import Admission
 from proxy.web.answers import error_answer, json_answer, store_failed
 from proxy.web.arrived import Arrived, Asking
 from proxy.web.auth import Auth, unknown_workspace
@@ -42,9 +43,19 @@ def heartbeat_of(method: str, target: str) -> tuple[str, str] | None:
 class Heartbeats:
     """Takes beats."""
 
-    def __init__(self, *, routing: Routing, auth: Auth, beats: Beats, readiness: Readiness, parking: Parking) -> None:
+    def __init__(
+        self,
+        *,
+        routing: Routing,
+        auth: Auth,
+        admission: Admission,
+        beats: Beats,
+        readiness: Readiness,
+        parking: Parking,
+    ) -> None:
         self._routing = routing
         self._auth = auth
+        self._admission = admission
         self._beats = beats
         self._readiness = readiness
         self._parking = parking
@@ -60,9 +71,16 @@ class Heartbeats:
         return await self._take(workspace_id, await bodies.read(request, bodies.BeatBody))
 
     async def take(self, arrived: Arrived, workspace_id: str, _: str) -> web.Response:
-        """The same for a request that a connection has read by itself."""
+        """The same for a request that passes the application by.
+
+        Whose beat is taken is never counted, so it is enough to count who is refused.
+        """
         try:
-            self._check(arrived, workspace_id)
+            try:
+                self._check(arrived, workspace_id)
+            except CallerError:
+                self._admission.count_lifeline(arrived)
+                raise
             body = await arrived.body(bodies.MOST_BODY)
             return await self._take(workspace_id, bodies.parse(body or b"{}", bodies.BeatBody))
         except HoldfastError as problem:
