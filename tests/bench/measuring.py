@@ -187,7 +187,7 @@ class Journal:
     def __init__(self, bench: str, arguments: Sequence[str], path: Path | None) -> None:
         self.records: list[dict[str, Any]] = []
         self._file: IO[str] | None = path.open("w", encoding="utf-8") if path is not None else None
-        self.note("run", bench=bench, command=["scripts/bench", bench, *arguments], machine=machine())
+        self.note("run", bench=bench, command=["scripts/bench", bench, *_without_json(arguments)], machine=machine())
 
     def __enter__(self) -> Self:
         return self
@@ -212,6 +212,15 @@ class Journal:
     def of(self, kind: str, **fields: Any) -> list[dict[str, Any]]:
         """The lines of that kind so far whose fields are these."""
         return chosen(self.records, kind, **fields)
+
+
+def _without_json(arguments: Sequence[str]) -> list[str]:
+    """The options that say what was measured; where its numbers were put is nobody's business."""
+    kept = [word for word in arguments if not word.startswith("--json=")]
+    if "--json" in kept:
+        at = kept.index("--json")
+        del kept[at : at + 2]
+    return kept
 
 
 def chosen(records: Iterable[Mapping[str, Any]], kind: str, **fields: Any) -> list[dict[str, Any]]:

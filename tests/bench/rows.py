@@ -33,6 +33,7 @@ HEADERS = (
     (b"Content-Type", b"application/json"),
     (b"A2A-Version", b"1.0"),
 )
+TASK_ID, CONTEXT_ID, MESSAGE_ID = "{task}", "{context}", "{message}"
 TEXT = "The request is stored; this task will hold the workspace's answer."
 
 
@@ -47,23 +48,27 @@ class Rows:
         self._chance = random.Random(seed)  # noqa: S311 - it must be repeatable
         self._mint = Mint(self._chance, now)
         self._body = body
+        self._call = a2a.read("POST", "", "1.0", "application/json", self._send(MESSAGE_ID))
+        # What differs from task to task is put in its place later: to write each anew would take most of the time.
+        self._task = a2a.submitted_task(self._call, task_id=TASK_ID, context_id=CONTEXT_ID, at=now(), text=TEXT)
 
     def message_id(self) -> str:
         """A client's: a random UUID."""
         bits = f"{self._chance.getrandbits(128):032x}"
         return f"{bits[:8]}-{bits[8:12]}-{bits[12:16]}-{bits[16:20]}-{bits[20:]}"
 
+    def _send(self, message_id: str) -> bytes:
+        said = f'{{"jsonrpc":"2.0","id":1,"method":"SendMessage","params":{{"message":{{"messageId":"{message_id}",'
+        said += '"role":"ROLE_USER","parts":[{"text":"'
+        return (said.ljust(self._body - 6, "x") + '"}]}}}').encode("ascii")
+
     def deferral(self, workspace_id: str) -> Deferral:
         """One, accepted now."""
         at, message_id = now(), self.message_id()
         deferral_id, context_id = self._mint.new_id(), a2a.new_context_id(self._chance, at)
         task_id = a2a.provisional_id(self._chance, at)
-        said = f'{{"jsonrpc":"2.0","id":1,"method":"SendMessage","params":{{"message":{{"messageId":"{message_id}",'
-        said += '"role":"ROLE_USER","parts":[{"text":"'
-        said = said.ljust(self._body - 6, "x") + '"}]}}}'
-        body = said.encode("ascii")
-        call = a2a.read("POST", "", "1.0", "application/json", body)
-        task = a2a.submitted_task(call, task_id=task_id, context_id=context_id, at=at, text=TEXT)
+        body, call = self._send(message_id), self._call
+        task = self._task.replace(TASK_ID.encode(), task_id.encode()).replace(CONTEXT_ID.encode(), context_id.encode())
         return Deferral(
             id=deferral_id,
             workspace_id=workspace_id,

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.load import fast_loop
+from bench.load import Target, fast_loop
 from bench.measuring import (
     MEASURED,
     WRONG,
@@ -37,15 +37,13 @@ from bench.streams import Streams
 MICRO = 1e6
 WARM = 20
 SETTLE = 2.0
-OPENING = 0.003
-"""Seconds that opening one stream may take, on the average."""
 
 
 def options(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="scripts/bench sse", description="CPU time and memory of relayed streams.")
     parser.add_argument("--streams", type=int, nargs="+", default=[1000, 5000], metavar="N")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     parser.add_argument("--only", nargs="+", choices=PROXIES, default=PROXIES, metavar="NAME", help=", ".join(PROXIES))
     parser.add_argument("--no-pin", action="store_true", help="let the system choose the processors")
@@ -86,31 +84,30 @@ def play(stage: Stage, name: str, streams: int, seconds: float) -> dict[str, Any
     subject = stage.start(name)
     try:
         with asyncio.Runner(loop_factory=fast_loop) as runner:
-            return runner.run(measured(subject, streams, seconds))
+            return runner.run(measured(subject, stage.direct().target, streams, seconds))
     finally:
         stage.end(subject)
 
 
-async def measured(subject: Subject, streams: int, seconds: float) -> dict[str, Any]:
+async def measured(subject: Subject, upstream: Target, streams: int, seconds: float) -> dict[str, Any]:
     """Warm it up, open all streams, look at it for so long, and see every stream to its end."""
     pid = subject.pid
     if pid is None:
         raise ValueError("there is no process to measure")
-    loop = asyncio.get_running_loop()
     warm = Streams(subject.target)
-    await warm.open(WARM, loop.time() + 1.5)
-    await warm.end()
+    await warm.open(WARM)
+    await asyncio.sleep(1.0)
+    await warm.end(upstream)
     before = resident_bytes(pid)
     all_of_them = Streams(subject.target)
-    ready_at = loop.time() + streams * OPENING + SETTLE
-    await all_of_them.open(streams, ready_at + seconds + SETTLE)
-    await asyncio.sleep(max(0.0, ready_at - loop.time()))
+    await all_of_them.open(streams)
+    await asyncio.sleep(SETTLE)
     told = all_of_them.told
     events, cpu, waited, began = told.events, cpu_seconds(pid), waited_seconds(pid), time.perf_counter()
     await asyncio.sleep(seconds)
     events, cpu, took = told.events - events, cpu_seconds(pid) - cpu, time.perf_counter() - began
     grown = resident_bytes(pid) - before
-    told = await all_of_them.end()
+    told = await all_of_them.end(upstream)
     return {
         "seconds": round(took, 6),
         "events": events,

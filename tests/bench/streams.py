@@ -3,8 +3,8 @@
 Owns: opening streams, reading their events, noticing what is missing, doubled, foreign or cut off.
 Knows nothing of: what relays them.
 
-A stream is a streaming send whose metadata says how many events it wants; its numbers begin at 1. Nothing is lost when
-each stream ends properly, after exactly that many.
+A stream is a streaming send; its events are numbered from 1. Nothing is lost when each stream ends properly, each event
+came in its place, and there were as many of them as the upstream says that it has sent.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from typing import cast
 import httptools
 from bench.load import Target
 from bench.measuring import UnfitError
+from bench.upstream import END
 
 OPENED_AT_ONCE = 250
 PATIENCE = 60.0
@@ -23,11 +24,11 @@ PATIENCE = 60.0
 _NUMBER = re.compile(rb'"event":(\d+)\}')
 
 
-def stream_body(number: int, events: int) -> bytes:
-    """A SendStreamingMessage that asks for so many events."""
+def stream_body(number: int) -> bytes:
+    """A SendStreamingMessage."""
     return (
         b'{"jsonrpc":"2.0","id":"s%08d","method":"SendStreamingMessage","params":{"message":{"messageId":"s-%08d",'
-        b'"role":"ROLE_USER","parts":[{"text":"count"}]},"metadata":{"events":%d}}}' % (number, number, events)
+        b'"role":"ROLE_USER","parts":[{"text":"count"}]}}}' % (number, number)
     )
 
 
@@ -44,10 +45,9 @@ class Told:
 class Reader(asyncio.Protocol):
     """One stream."""
 
-    def __init__(self, streams: "Streams", number: int, events: int) -> None:
+    def __init__(self, streams: "Streams", number: int) -> None:
         self._streams = streams
         self._number = number
-        self._wanted = events
         self._seen = 0
         self._tail = b""
         self._whole = False
@@ -58,7 +58,7 @@ class Reader(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask."""
         self.transport = cast("asyncio.Transport", transport)
-        body = stream_body(self._number, self._wanted)
+        body = stream_body(self._number)
         self.transport.write(self._streams.target.head(len(body), accept="text/event-stream") + body)
 
     def data_received(self, data: bytes) -> None:
@@ -99,8 +99,8 @@ class Reader(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The answer has ended."""
         self._whole = True
-        if self._seen != self._wanted or self._tail:
-            self._fault(f"it ended after {self._seen} of {self._wanted} events")
+        if self._tail:
+            self._fault("it ended inside an event")
         self._streams.has_ended()
 
     def _fault(self, text: str) -> None:
@@ -121,8 +121,8 @@ class Streams:
         self._readers: list[Reader] = []
         self._done = asyncio.Event()
 
-    async def open(self, number: int, until: float) -> None:
-        """Open streams, some hundred at a time; all of them end soon after the loop's time `until`.
+    async def open(self, number: int) -> None:
+        """Open streams, some hundred at a time.
 
         Raises:
             UnfitError: they were not open in time.
@@ -130,8 +130,7 @@ class Streams:
         for start in range(0, number, OPENED_AT_ONCE):
             begun = []
             for index in range(start, min(start + OPENED_AT_ONCE, number)):
-                events = max(1, round(until - self._loop.time()))
-                reader = Reader(self, index, events)
+                reader = Reader(self, index)
                 await self._loop.create_connection(partial(_given, reader), "127.0.0.1", self.target.port)
                 self._readers.append(reader)
                 begun.append(reader.begun)
@@ -140,11 +139,10 @@ class Streams:
                     await asyncio.gather(*begun)
             except TimeoutError as late:
                 raise UnfitError(f"{self.told.opened} of {number} streams were open after {PATIENCE:g} s") from late
-        if self._loop.time() >= until:
-            raise UnfitError(f"opening {number} streams took longer than they should last")
 
-    async def end(self) -> Told:
-        """Wait until every stream has ended, and close the connections."""
+    async def end(self, upstream: Target) -> Told:
+        """Let the upstream end every stream, wait until they have, and compare what was sent with what came."""
+        sent = await _ended_by(upstream)
         try:
             async with asyncio.timeout(PATIENCE):
                 while self.told.ended < len(self._readers):
@@ -152,6 +150,8 @@ class Streams:
                     await self._done.wait()
         except TimeoutError:
             self.told.faults.append(f"{len(self._readers) - self.told.ended} streams did not end")
+        if sent != self.told.events:
+            self.told.faults.append(f"{sent} events were sent and {self.told.events} came")
         for reader in self._readers:
             if reader.transport is not None:
                 reader.transport.close()
@@ -163,3 +163,13 @@ class Streams:
         self.told.ended += 1
         if self.told.ended >= len(self._readers):
             self._done.set()
+
+
+async def _ended_by(upstream: Target) -> int:
+    """Tell the upstream to end all streams; how many events it has sent."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", upstream.port)
+    writer.write(upstream.head(len(END)) + END)
+    head = await reader.readuntil(b"\r\n\r\n")
+    sent = int(await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split()[0])))
+    writer.close()
+    return sent

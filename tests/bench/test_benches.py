@@ -78,7 +78,7 @@ def test_the_page_has_a_place_for_every_bench_and_only_that_is_replaced() -> Non
 
 def test_a_journal_that_was_cut_short_makes_no_page(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
-    with measuring.Journal("forward", ["--short"], path) as journal:
+    with measuring.Journal("forward", ["--short", "--json", str(path)], path) as journal:
         journal.note("slice", subject="plain")
         with pytest.raises(ValueError, match="middle of a run"):
             read_journal(path)

@@ -4,8 +4,8 @@ Owns: an agent that costs next to nothing and answers every request in a way tha
 Knows nothing of: who asks, what is measured.
 
 A send is answered by about a kilobyte of JSON with the request's id in it. A streaming send is answered by a stream of
-events, one a second, numbered from 1, as many as its metadata asks for; the streams are spread evenly over the second,
-as those of many agents are.
+events, one a second, numbered from 1; the streams are spread evenly over the second, as those of many agents are. They
+go on until somebody sends `END`: then each of them ends as it should, and the answer says how many events were sent.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ import httptools
 import uvloop
 from bench.measuring import UnfitError
 
+END = b'{"jsonrpc":"2.0","id":"end","method":"bench/end"}'
 SLOTS = 100
 """Parts of a second over which events are spread."""
 
 _ID = re.compile(rb'"id":"(\w+)"')
-_EVENTS = re.compile(rb'"events":(\d+)')
 _ARTIFACT = b"The gateway failed first, then the cache behind it; restore the cache before anything else. " * 8
 _ANSWER = (
     b'{"jsonrpc":"2.0","id":"%b","result":{"task":{"id":"task-1","contextId":"context-1","status":{"state":'
@@ -48,7 +48,7 @@ class Upstream(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._body = b""
         self._id = b""
-        self._left = 0
+        self._streams = False
         self._next = 1
         self._transport: asyncio.Transport | None = None
 
@@ -58,7 +58,7 @@ class Upstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """End its stream."""
-        self._left = 0
+        self._streams = False
         self._transport = None
         del self._parser
 
@@ -77,28 +77,31 @@ class Upstream(asyncio.Protocol):
         self._id = found[1] if found is not None else b"none"
         if self._transport is None:
             return
-        wanted = _EVENTS.search(body) if b'"SendStreamingMessage"' in body else None
-        if wanted is not None:
-            self._left, self._next = int(wanted[1]), 1
+        if b'"SendStreamingMessage"' in body:
+            self._streams, self._next = True, 1
             self._transport.write(_STREAM_HEAD)
             self._ticker.add(self)
             return
-        said = _ANSWER % self._id
+        said = b"%d" % self._ticker.end() if body == END else _ANSWER % self._id
         self._transport.write(
             b"HTTP/1.1 200 OK\r\nServer: bench\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\n"
             b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said)
         )
 
     def tick(self) -> bool:
-        """Send the next event; whether there is another."""
-        if self._transport is None or not self._left:
+        """Send the next event; whether the stream is still there."""
+        if self._transport is None or not self._streams:
             return False
         event = _EVENT % (self._id, self._next)
         self._next += 1
-        self._left -= 1
-        last = b"" if self._left else b"0\r\n\r\n"
-        self._transport.write(b"%x\r\n%b\r\n%b" % (len(event), event, last))
-        return self._left > 0
+        self._transport.write(b"%x\r\n%b\r\n" % (len(event), event))
+        return True
+
+    def end(self) -> None:
+        """End the stream."""
+        if self._transport is not None and self._streams:
+            self._streams = False
+            self._transport.write(b"0\r\n\r\n")
 
 
 class Ticker:
@@ -108,6 +111,7 @@ class Ticker:
         self._loop = asyncio.get_running_loop()
         self._slots: list[list[Upstream]] = [[] for _ in range(SLOTS)]
         self._added = 0
+        self._sent = 0
         self._began = self._loop.time()
         self._ticks = 0
         self._again()
@@ -117,12 +121,21 @@ class Ticker:
         self._slots[self._added % SLOTS].append(stream)
         self._added += 1
 
+    def end(self) -> int:
+        """End every stream; how many events were sent since the last end."""
+        for stream in (stream for slot in self._slots for stream in slot):
+            stream.end()
+        self._slots = [[] for _ in range(SLOTS)]
+        sent, self._sent = self._sent, 0
+        return sent
+
     def _again(self) -> None:
         self._loop.call_at(self._began + self._ticks / SLOTS, self._tick)
 
     def _tick(self) -> None:
         slot = self._ticks % SLOTS
         self._slots[slot] = [stream for stream in self._slots[slot] if stream.tick()]
+        self._sent += len(self._slots[slot])
         self._ticks += 1
         self._again()
 

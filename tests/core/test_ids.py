@@ -1,12 +1,13 @@
 """Ids: one form, and some prefixes that only callers inside the proxy carry."""
 
 import re
+import uuid
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.ids import ID_PATTERN, check_id, is_reserved
+from proxy.core.ids import ID_PATTERN, check_id, growing_uuid, is_reserved, moment
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,28 @@ def test_a_problem_never_repeats_a_long_text_or_control_characters(text: str) ->
     if problem is not None:
         assert len(problem) < 600
         assert re.search(r"[\x00-\x1f]", problem) is None
+
+
+COUNTS = st.integers(0, 2**60 - 1)
+CHANCES = st.integers(0, 2**62 - 1)
+
+
+@given(COUNTS, CHANCES, st.sampled_from([7, 8]))
+def test_a_growing_uuid_is_one_and_holds_all_that_it_was_given(count: int, chance: int, version: int) -> None:
+    made = uuid.UUID(int=growing_uuid(count, chance, version=version))
+    assert (made.version, made.variant) == (version, uuid.RFC_4122)
+    assert (made.int >> 80 << 12 | made.int >> 64 & 0xFFF, made.int & 2**62 - 1) == (count, chance)
+
+
+@given(COUNTS, COUNTS, CHANCES, CHANCES)
+def test_growing_uuids_sort_by_their_counts_as_text_too(one: int, other: int, chance: int, another: int) -> None:
+    made = [f"{growing_uuid(count, bits, version=8):032x}" for count, bits in ((one, chance), (other, another))]
+    if one != other:
+        assert (made[0] < made[1]) == (one < other)
+
+
+@given(st.integers(0, 2**51), st.integers(0, 2**51))
+def test_moments_sort_as_the_instants_do_and_begin_with_milliseconds(one: int, other: int) -> None:
+    assert moment(one) >> 12 == one // 1000
+    if one < other:
+        assert moment(one) < moment(other)
