@@ -32,6 +32,7 @@ from proxy.loops.minting import Mint, owner_of
 from proxy.loops.notes import Notes
 from proxy.loops.parking import Parking
 from proxy.loops.polling import Polling, PollRules
+from proxy.loops.queue_sizes import QueueSizes
 from proxy.loops.readiness import Readiness
 from proxy.loops.reconciler import Reconciler
 from proxy.loops.records import Records
@@ -146,6 +147,7 @@ class Assembly:
             ),
             now,
         )
+        self.sizes = QueueSizes(store=store, routing=self.routing)
         self.deferring = Deferring(
             store=store,
             routing=self.routing,
@@ -161,6 +163,7 @@ class Assembly:
                 ttl=config.queue.ttl,
                 idempotency_retention=config.queue.idempotency_retention,
             ),
+            sizes=self.sizes,
         )
         self.tasks = Tasks(
             store=store,
@@ -271,6 +274,7 @@ class Assembly:
             lease=config.queue.lease,
             expect_after=config.queue.backoff,
             answer_limit=config.server.answer_limit,
+            sizes=self.sizes,
         )
         self.leases = HeldLeases(store=store, attempts=self.attempts, telling=telling, now=now)
         self.tending = Tending(

@@ -213,11 +213,9 @@ class Attempts:
                 upstream_context_id=kept.upstream_context_id,
             )
         line = self._line(route, deferral, "completed", {"status": answer.status, "try": deferral.tries})
-        ended = await self._store.finish(deferral.id, token_of(deferral), ending, decision=line)
+        ended = await self._deferring.finish(deferral, token_of(deferral), ending, line)
         if ended is None:
             self.lost(deferral)
-            return None
-        self._deferring.ended(ended)
         return ended
 
     async def failed(

@@ -16,9 +16,10 @@ from proxy.core.deferral import ACTIVE, Deferral, Lease, Priority, RawHeaders, S
 from proxy.core.errors import CallerError, ProxyError
 from proxy.core.times import rfc3339
 from proxy.loops.deferral_lines import ended_line, taken_back_line
+from proxy.loops.queue_sizes import QueueSizes
 from proxy.loops.routing import Route, Routing
 from proxy.loops.stored_requests import ended_task, pack, resubmitted_task, split_credentials, unpack
-from proxy.store import Ending, Enqueued, Placed, QueueLimits, QueueSize, Store, StoreFailure, Watch
+from proxy.store import Ending, Enqueued, Placed, QueueLimits, Store, StoreFailure, Watch
 from proxy.store.laws import SUPERSEDED
 from proxy.store.vault import Vault
 from proxy.telemetry import EventName, Telemetry
@@ -80,8 +81,10 @@ class Deferring:
         chance: random.Random,
         new_id: Callable[[], str],
         rules: QueueRules,
+        sizes: QueueSizes,
     ) -> None:
         self._store = store
+        self._sizes = sizes
         self._routing = routing
         self._vault = vault
         self._now = now
@@ -120,21 +123,22 @@ class Deferring:
             idempotency_since=self._joined_since(deferral.enqueued_at),
             caller_rows=self._rules.caller_rows,
         )
-        try:
-            line = replace(decision, receipt=deferral.id) if decision is not None else None
-            placed = await self._store.enqueue(
-                deferral,
-                limits=limits,
-                decision=line,
-                expired_task=lambda old: ended_task(old, "failed", SUPERSEDED, deferral.enqueued_at),
-                expired_line=lambda old: ended_line(old, route.workspace, State.EXPIRED, SUPERSEDED, now),
-            )
-        except StoreFailure as problem:
-            self._refused(route, incoming, problem.reason)
-            raise queue_unavailable() from problem
-        if placed.expired is not None:
-            self.ended(placed.expired)
-        return self._placed(route, incoming, placed, rule=decision.rule if decision is not None else None)
+        line = replace(decision, receipt=deferral.id) if decision is not None else None
+        with self._sizes.changing(route):
+            try:
+                placed = await self._store.enqueue(
+                    deferral,
+                    limits=limits,
+                    decision=line,
+                    expired_task=lambda old: ended_task(old, "failed", SUPERSEDED, deferral.enqueued_at),
+                    expired_line=lambda old: ended_line(old, route.workspace, State.EXPIRED, SUPERSEDED, now),
+                )
+            except StoreFailure as problem:
+                self._refused(route, incoming, problem.reason)
+                raise queue_unavailable() from problem
+            if placed.expired is not None:
+                self.ended(placed.expired)
+            return self._placed(route, incoming, placed, rule=decision.rule if decision is not None else None)
 
     def _refused(self, route: Route, incoming: Incoming, problem: str) -> None:
         self._telemetry.emit(
@@ -186,7 +190,7 @@ class Deferring:
 
     def _queued(self, route: Route, deferral: Deferral) -> None:
         """Take note in the routing table that a deferral is active now."""
-        route.size = QueueSize(rows=route.size.rows + 1, bytes=route.size.bytes + deferral.size)
+        self._sizes.added(route, deferral.size)
         self._routing.watch(watch_of(deferral))
         self.moved(route)
 
@@ -262,10 +266,21 @@ class Deferring:
         route = self._routing.get(deferral.workspace_id)
         if decision is None and route is not None:
             decision = ended_line(deferral, route.workspace, state, reason, now)
-        ended = await self._store.finish(deferral.id, lease_token, ending, decision=decision)
-        if ended is not None:
-            self.ended(ended)
-        return ended
+        return await self.finish(deferral, lease_token, ending, decision)
+
+    async def finish(
+        self, deferral: Deferral, lease_token: str | None, ending: Ending, decision: Decision | None
+    ) -> Deferral | None:
+        """Write an end; None when the race for it was lost.
+
+        Raises:
+            StoreFailure: nothing was written.
+        """
+        with self._sizes.changing(self._routing.get(deferral.workspace_id)):
+            ended = await self._store.finish(deferral.id, lease_token, ending, decision=decision)
+            if ended is not None:
+                self.ended(ended)
+            return ended
 
     async def took_back(self, watches: Sequence[Watch], reason: str) -> None:
         """Log that leases ended without their holders' word, and hold the contexts that are blocked from now on."""
@@ -284,9 +299,7 @@ class Deferring:
         """Take note in the routing table that a deferral has ended, however it did."""
         route = self._routing.get(deferral.workspace_id)
         if route is not None:
-            # Bodies are gone by now; the store's own count corrects the bytes when the queue runs empty.
-            rows = max(0, route.size.rows - 1)
-            route.size = QueueSize(rows=rows, bytes=0 if rows == 0 else route.size.bytes)
+            self._sizes.removed(route)
             self.moved(route)
         if not deferral.adopted:
             self._routing.unwatch_context(deferral.workspace_id, deferral.context_id)
@@ -307,11 +320,13 @@ class Deferring:
         """Queue a dead letter again, its task as submitted; None when it is none, or its key is in use."""
         now = self._now()
         task = resubmitted_task(deferral, now)
-        back = await self._store.redrive(
-            deferral.id, now=now, expires_at=self._expiry(now), task=task, decision=decision
-        )
+        with self._sizes.changing(route):
+            back = await self._store.redrive(
+                deferral.id, now=now, expires_at=self._expiry(now), task=task, decision=decision
+            )
+            if back is not None:
+                self._queued(route, back)
         if back is not None:
-            self._queued(route, back)
             self._telemetry.emit(
                 EventName.DEFERRAL_REDRIVEN,
                 workspace=route.id,

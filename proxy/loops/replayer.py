@@ -17,7 +17,7 @@ whoever gives up lets the lease end. A workspace that begins to poll while a lea
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -34,6 +34,7 @@ from proxy.loops.background import Background
 from proxy.loops.dialing import Dialer, Failed, gateway
 from proxy.loops.gate import Gate
 from proxy.loops.insisting import insist
+from proxy.loops.queue_sizes import QueueSizes
 from proxy.loops.routing import Route, Routing
 from proxy.store import Store, StoreFailure
 from proxy.telemetry import EventName, Telemetry
@@ -81,6 +82,7 @@ class Replayer:
         lease: float,
         expect_after: float,
         answer_limit: int,
+        sizes: QueueSizes,
     ) -> None:
         self._store = store
         self._routing = routing
@@ -94,6 +96,7 @@ class Replayer:
         self._lease = lease
         self._expect_after = expect_after
         self._answer_limit = answer_limit
+        self._sizes = sizes
         self._drains: dict[str, _Drain] = {}
         self._stopping = False
         self.behind = False
@@ -133,11 +136,14 @@ class Replayer:
             self.ring(route)
 
     async def sweep(self) -> None:
-        """Ring for every queue whose head is due."""
-        for workspace_id in await self._store.due(self._now(), limit=MOST_DUE):
-            if (route := self._routing.get(workspace_id)) is not None:
-                if route.size.rows == 0:
-                    route.size = replace(route.size, rows=1)
+        """Set right what is counted of queues, then ring for every one whose head is due."""
+        due = [self._routing.get(workspace_id) for workspace_id in await self._store.due(self._now(), limit=MOST_DUE)]
+        for route in due:
+            if route is not None and route.size.rows == 0:
+                self._sizes.doubt(route)
+        await self._sizes.compare()
+        for route in due:
+            if route is not None:
                 self.ring(route)
                 self._attempts.moved(route)
 

@@ -414,6 +414,9 @@ class Store(Journal, Outlooks, Protocol):
         Uncounted: that a proxy died says nothing about what it was sending.
         """
 
+    async def queue_sizes(self) -> Mapping[str, QueueSize]:
+        """Count every queue that is not empty, by workspace id."""
+
     async def due(self, now: datetime, *, limit: int) -> Sequence[str]:
         """Ids of workspaces that have a claimable head."""
 

@@ -3,12 +3,12 @@
 Owns: one turn of the event loop for each call. Knows nothing of: the rules (`memory_queue`, `memory_journal`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from proxy.core.decision import Decision
 from proxy.core.deferral import Deferral, Lease, StoredTask
-from proxy.store import LineOf, Requeue, Watch, no_line
+from proxy.store import LineOf, QueueSize, Requeue, Watch, no_line
 from proxy.store.journal import Appended, Events, JournalEvent, JournalLimits
 from proxy.store.memory_journal import MemoryJournal
 from proxy.store.memory_log import MemoryLog
@@ -92,6 +92,11 @@ class MemoryDelivery:
         """See `Store.release_owned`."""
         await self._turn()
         return self._queues.release_owned(owner, now)
+
+    async def queue_sizes(self) -> Mapping[str, QueueSize]:
+        """See `Store.queue_sizes`."""
+        await self._turn()
+        return self._queues.sizes()
 
     async def due(self, now: datetime, *, limit: int) -> Sequence[str]:
         """See `Store.due`."""

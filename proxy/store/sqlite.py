@@ -31,6 +31,7 @@ from proxy.store import (
     Enqueued,
     LineOf,
     QueueLimits,
+    QueueSize,
     Requeue,
     Signs,
     Snapshot,
@@ -369,6 +370,10 @@ class SqliteStore:
     async def release_owned(self, owner: str, now: datetime) -> Sequence[Watch]:
         """See `Store.release_owned`."""
         return await self._write(partial(delivery.release_owned, owner, now))
+
+    async def queue_sizes(self) -> Mapping[str, QueueSize]:
+        """See `Store.queue_sizes`."""
+        return await self._read(delivery.queue_sizes)
 
     async def due(self, now: datetime, *, limit: int) -> Sequence[str]:
         """See `Store.due`."""

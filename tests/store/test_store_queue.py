@@ -61,7 +61,9 @@ async def queue(store: Store) -> Store:
 
 
 async def sizes(store: Store) -> dict[str, QueueSize]:
-    return dict((await store.snapshot(restarts_since=T0, completed_since=T0)).sizes)
+    counted = dict(await store.queue_sizes())
+    assert (await store.snapshot(restarts_since=T0, completed_since=T0)).sizes == counted
+    return counted
 
 
 async def test_a_deferral_comes_back_as_it_was_put_away(queue: Store):

@@ -4,14 +4,14 @@ Owns: fencing by lease token, the edges of a deferral's state, what an end leave
 Knows nothing of: how a deferral came into its queue (`units.deferrals`), order (`units.heads`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from proxy.core.decision import Decision
 from proxy.core.deferral import Deferral, Lease, State, StoredTask
 from proxy.core.times import micros
-from proxy.store import Ending, LineOf, Requeue, Watch, rows
+from proxy.store import Ending, LineOf, QueueSize, Requeue, Watch, rows
 from proxy.store import deferral_rows as deferred
 from proxy.store.laws import HOLDER_GONE, LEASE_RAN_OUT, check_end
 from proxy.store.outlook import Outlook
@@ -231,6 +231,12 @@ def redrive(
         yield log.ADD_DECISION, rows.decision_values(decision)
     loaded = yield queue.DEFERRAL_AT, {"seq": seq}
     return deferred.whole(loaded[0])
+
+
+def queue_sizes() -> Unit[Mapping[str, QueueSize]]:
+    """Count every queue that is not empty."""
+    sizes = yield queue.SIZES, {}
+    return {workspace_id: deferred.size(depth, size) for workspace_id, depth, size in sizes}
 
 
 def due(now: datetime, limit: int) -> Unit[Sequence[str]]:

@@ -19,7 +19,7 @@ from proxy.store.statements import deferrals as queue
 from proxy.store.statements import log
 from proxy.store.statements import workspaces as sql
 from proxy.store.units import Params, Unit
-from proxy.store.units.delivery import cancel_all
+from proxy.store.units.delivery import cancel_all, queue_sizes
 
 _NEVER: Final = 2**62
 """Later than every sign of life, and higher than every generation."""
@@ -32,7 +32,7 @@ def snapshot(restarts_since: datetime, completed_since: datetime) -> Unit[Snapsh
     tokens = yield sql.TOKENS, {}
     opened = yield sql.RESTARTS_OPEN, {}
     since = yield sql.RESTARTS_SINCE, {"since": micros(restarts_since)}
-    sizes = yield queue.SIZES, {}
+    sizes = yield from queue_sizes()
     active = yield queue.WATCHES_ACTIVE, {}
     completed = yield queue.WATCHES_COMPLETED, {"since": micros(completed_since)}
     restarts = {(cycle.workspace_id, cycle.generation): cycle for cycle in map(rows.restart, [*opened, *since])}
@@ -41,7 +41,7 @@ def snapshot(restarts_since: datetime, completed_since: datetime) -> Unit[Snapsh
         signs=dict(rows.signs(row) for row in signs),
         tokens=[rows.token(row) for row in tokens],
         restarts=[restarts[key] for key in sorted(restarts)],
-        sizes={workspace_id: deferred.size(depth, size) for workspace_id, depth, size in sizes},
+        sizes=sizes,
         watched=[deferred.watch(row) for row in [*active, *completed]],
     )
 
