@@ -24,6 +24,7 @@ from proxy.loops.dialing import Dialer, DialRules
 from proxy.loops.driving import Driving
 from proxy.loops.enrolling import Enrolling
 from proxy.loops.event_ring import EventRing
+from proxy.loops.followers import Followers
 from proxy.loops.gate import Gate
 from proxy.loops.health import Health, HealthRules
 from proxy.loops.held_leases import HeldLeases
@@ -147,6 +148,7 @@ class Assembly:
             ),
             now,
         )
+        self.followers = Followers()
         self.sizes = QueueSizes(store=store, routing=self.routing)
         self.deferring = Deferring(
             store=store,
@@ -164,6 +166,7 @@ class Assembly:
                 idempotency_retention=config.queue.idempotency_retention,
             ),
             sizes=self.sizes,
+            followers=self.followers,
         )
         self.tasks = Tasks(
             store=store,
@@ -241,6 +244,7 @@ class Assembly:
             store=store,
             now=now,
             limits=JournalLimits(rows=config.poll.journal_rows, bytes=config.poll.journal_bytes),
+            followers=self.followers,
         )
         self.attempts = Attempts(
             store=store,

@@ -312,6 +312,7 @@ class Attempts:
     def _returned(
         self, route: Route, deferral: Deferral, facts: dict[str, object], verdict: Verdict | None = None
     ) -> None:
+        self._deferring.followers.tell(deferral.id)
         self._telemetry.emit(
             EventName.DEFERRAL_RETURNED,
             workspace=route.id,

@@ -16,6 +16,7 @@ from proxy.core.deferral import ACTIVE, Deferral, Lease, Priority, RawHeaders, S
 from proxy.core.errors import CallerError, ProxyError
 from proxy.core.times import rfc3339
 from proxy.loops.deferral_lines import ended_line, taken_back_line
+from proxy.loops.followers import Followers
 from proxy.loops.queue_sizes import QueueSizes
 from proxy.loops.routing import Route, Routing
 from proxy.loops.stored_requests import ended_task, pack, resubmitted_task, split_credentials, unpack
@@ -82,9 +83,11 @@ class Deferring:
         new_id: Callable[[], str],
         rules: QueueRules,
         sizes: QueueSizes,
+        followers: Followers,
     ) -> None:
         self._store = store
         self._sizes = sizes
+        self.followers = followers
         self._routing = routing
         self._vault = vault
         self._now = now
@@ -307,6 +310,7 @@ class Deferring:
             self._routing.watch(watch_of(deferral))
         else:
             self._routing.forget_key(deferral.workspace_id, deferral.caller, deferral.idempotency_key, deferral.id)
+        self.followers.tell(deferral.id)
         self._telemetry.emit(
             ENDED_EVENTS[deferral.state],
             workspace=deferral.workspace_id,

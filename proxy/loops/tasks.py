@@ -167,6 +167,7 @@ class Tasks:
             return None
         stored = StoredTask(json=kept.task_json, version=kept.version.value, state=kept.state)
         await self._store.update_task(deferral.id, stored)
+        self._deferring.followers.tell(deferral.id)
         return stored
 
 

@@ -14,6 +14,7 @@ from proxy.clock import Now
 from proxy.core import a2a
 from proxy.core.deferral import Deferral, StoredAnswer, StoredTask
 from proxy.core.errors import CallerError
+from proxy.loops.followers import Followers
 from proxy.loops.stored_requests import stored_call
 from proxy.store import Store
 from proxy.store.journal import Appended, Events, JournalLimits
@@ -25,8 +26,11 @@ CHUNK = 500
 class Story:
     """One deferral's story as it is told now."""
 
-    def __init__(self, store: Store, now: Now, limits: JournalLimits, deferral: Deferral, so_far: int) -> None:
+    def __init__(  # noqa: PLR0917 - made in one place, by its one maker
+        self, store: Store, now: Now, limits: JournalLimits, followers: Followers, deferral: Deferral, so_far: int
+    ) -> None:
         self._store = store
+        self._followers = followers
         self._now = now
         self._limits = limits
         self._deferral = deferral
@@ -70,6 +74,7 @@ class Story:
             )
         if appended is not None:
             self._task, self.total = task, appended.total
+            self._followers.tell(self._deferral.id)
         return appended
 
     def _after(self, task: a2a.KeptTask, event: bytes, number: int) -> a2a.KeptTask:
@@ -91,14 +96,16 @@ class Story:
 class Telling:
     """Listens to stories and makes answers of them."""
 
-    def __init__(self, *, store: Store, now: Now, limits: JournalLimits) -> None:
+    def __init__(self, *, store: Store, now: Now, limits: JournalLimits, followers: Followers) -> None:
         self._store = store
+        self._followers = followers
         self._now = now
         self._limits = limits
 
     async def listen(self, deferral: Deferral) -> Story:
         """Take up a leased deferral's story where it stands."""
-        return Story(self._store, self._now, self._limits, deferral, await self._store.journal_size(deferral.id))
+        so_far = await self._store.journal_size(deferral.id)
+        return Story(self._store, self._now, self._limits, self._followers, deferral, so_far)
 
     async def answer(self, deferral: Deferral) -> StoredAnswer | None:
         """The answer that the story of a leased deferral's try is; None where this try has told nothing."""
