@@ -4,11 +4,12 @@ Owns: which slices are played in which order, the loss that is looked for.
 Knows nothing of: what is made of the numbers (`bench.queue_report`), how rows look (`bench.rows`), how a proxy is
 started and asked (`bench.served`).
 
-Four questions:
+Five questions:
 
 * *At the store.* 64 callers put requests of a kilobyte away, each as soon as its last one is durable. Slices take turns
   with the same work at one commit each, and with the disk alone: 4 KiB appended and synced, over and over, in the same
   directory. Everything is written with `synchronous = FULL`.
+* *On a slower disk.* The same, each sync made longer by `--sync-ms`: there the syncs are what limits, not the work.
 * *Over HTTP.* The same against a proxy in a process of its own, whose workspace fetches its requests, so that every
   send is answered with 202; and against one that is told to commit each by itself.
 * *Claims.* How long a claim takes in a database of a thousand rows and in one of a million, over ten thousand
@@ -23,6 +24,8 @@ import random
 import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -32,13 +35,15 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from bench.measuring import MEASURED, WRONG, Journal, described, say
+from bench import slow_disk
+from bench.measuring import MEASURED, WRONG, Journal, UnfitError, described, read_journal, say
 from bench.queue_report import (
     DISK,
     GROUP,
     HTTP,
     MICRO,
     SINGLE,
+    SLOWER,
     STORE,
     lost_of,
     page,
@@ -69,6 +74,7 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--callers", type=int, default=64)
     parser.add_argument("--count", type=int, default=6400, help="deferrals of a slice at the store")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a slice over HTTP, and of one of the disk")
+    parser.add_argument("--sync-ms", type=float, default=1.0, help="how much longer the slower disk's syncs take")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the large queue that is claimed from")
     parser.add_argument("--workspaces", type=int, default=10_000, help="that those rows are spread over")
     parser.add_argument("--kills", type=int, default=10)
@@ -162,6 +168,25 @@ async def store_slice(store: SqliteStore, rows: Rows, count: int, callers: int) 
     await asyncio.gather(*(call() for _ in range(callers)))
     seconds = time.perf_counter() - began
     return _slice(len(latencies), seconds, time.process_time() - cpu, latencies)
+
+
+def on_a_slower_disk(journal: Journal, asked: argparse.Namespace, folder: Path) -> None:
+    """The part *at the store* in a program of its own, whose syncs take longer."""
+    try:
+        around = slow_disk.environment(folder, asked.sync_ms)
+    except UnfitError as problem:
+        say(f"slower disk: left out: {problem}")
+        return
+    kept = folder / "slower.jsonl"
+    words = [sys.executable, "-m", "bench", "queue", "--only", "store", "--directory", folder, "--json", kept]
+    words += ["--rounds", asked.rounds, "--count", asked.count, "--seconds", asked.seconds, "--callers", asked.callers]
+    subprocess.run([str(word) for word in words], check=True, env=around, stdout=subprocess.DEVNULL)  # noqa: S603
+    for one in read_journal(kept):
+        if one.get("where") == STORE:
+            said = {name: value for name, value in one.items() if name != "where"} | {"sync_ms": asked.sync_ms}
+            journal.note(said.pop("kind"), where=SLOWER, **said)
+    for number in range(asked.rounds):
+        say(f"slower disk, round {number + 1} of {asked.rounds}: {round_line(journal.records, SLOWER, number)}")
 
 
 def disk_slice(folder: Path, seconds: float) -> dict[str, Any]:
@@ -378,6 +403,7 @@ __all__ = ["main", "page"]
 
 PARTS: dict[str, Callable[[Journal, argparse.Namespace, Path], None]] = {
     "store": at_store,
+    "slower-disk": on_a_slower_disk,
     "http": over_http,
     "claims": claims,
     "loss": losses,

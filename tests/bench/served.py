@@ -52,6 +52,7 @@ class Served:
             "ADMIN_TOKEN": ADMIN_TOKEN,
             "UPSTREAM_ALLOW": "127.0.0.0/8",
             "LOG_LEVEL": "warning",
+            "DEFAULTS_HOLD_SECONDS": "0",
             **(settings or {}),
         }
         self._log = data.with_suffix(".log")

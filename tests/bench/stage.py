@@ -204,6 +204,7 @@ http://127.0.0.1:{port} {{
             "ADMIN_TOKEN": ADMIN_TOKEN,
             "UPSTREAM_ALLOW": "127.0.0.0/8",
             "UPSTREAM_MAX_CONNECTIONS": str(self._most),
+            "DEFAULTS_HOLD_SECONDS": "0",
             "LOG_LEVEL": "warning",
         }
         words = [sys.executable, "-m", "proxy", "serve", "--port", str(port)]
