@@ -42,9 +42,14 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--callers", type=int, default=Size().callers, help="at least 20 for a measurement")
     parser.add_argument("--kills", type=int, default=2, help="in each round; one less in a round with a trouble")
     parser.add_argument("--trouble-every", type=int, default=3, metavar="N", help="in every Nth round; 0: none")
+    parser.add_argument(
+        "--hold", type=float, default=0.0, metavar="SECONDS", help="keep callers waiting for what is deferred; 0: not"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
     parser.add_argument("--keep", action="store_true", help="keep database, logs and accounts of a good run too")
-    return parser.parse_args(arguments)
+    asked = parser.parse_args(arguments)
+    timings.PROXY["defaults.hold_seconds"] = asked.hold
+    return asked
 
 
 @dataclass(slots=True)
