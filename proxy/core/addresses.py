@@ -70,6 +70,9 @@ _RANGES: tuple[tuple[str, tuple[str, ...]], ...] = (
             "5f00::/16",  # segment routing
             "fc00::/8",  # the unassigned half of the unique local addresses
             "fec0::/10",  # site-local, retired
+            "::/3",  # whatever else is not in 2000::/3, all that is given out as global unicast (RFC 4291, 2.4)
+            "4000::/2",
+            "8000::/1",
         ),
     ),
 )

@@ -19,6 +19,7 @@ answer makes it idle or closed, every failure closes it. Everything runs in call
 """
 
 import asyncio
+import re
 import select
 from collections.abc import Callable
 from typing import cast
@@ -36,6 +37,7 @@ _BODILESS = frozenset({204, 304})
 _LENGTH, _CODING, _KEEP_ALIVE = 1, 2, 3
 _NAMED = {b"content-length": _LENGTH, b"transfer-encoding": _CODING, b"keep-alive": _KEEP_ALIVE}
 _MEANT = Kinds(lambda name: _NAMED.get(name.lower(), 0))
+_CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _KEEP_ALIVE_MARGIN = 1.0  # seconds before the peer's own limit
 
 
@@ -240,7 +242,9 @@ class Connection(asyncio.Protocol):
             self._keep_alive = parser.should_keep_alive()
             if self._head_only or status in _BODILESS:
                 self._framed = self._finished = True
-            self._exchange.begin(status, self._reason, tuple(self._headers))
+            # The parser lets any byte into a reason phrase; one that holds what no text holds says nothing to anybody.
+            reason = b"" if _CONTROLS.search(self._reason) else self._reason
+            self._exchange.begin(status, reason, tuple(self._headers))
 
     def on_body(self, data: bytes) -> None:
         """Hand a piece of the body over."""

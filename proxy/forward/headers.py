@@ -39,6 +39,9 @@ _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})
 _METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _REMEMBERED = 512  # names, and bytes of a name
+_CLAIM = b"x-workspace-id"
+_LENGTH_OF = re.compile(rb"[0-9]{1,19}")
+"""A Content-Length as it is read here; more digits, leading zeros included, are no length that anybody sends."""
 
 
 class Kinds(dict[bytes, int]):
@@ -65,6 +68,11 @@ _NO_NAME, _FRAMED = 1, 2
 
 def _of_request(name: bytes) -> int:
     name = name.lower()
+    if b"_" in name:
+        # An agent behind a gateway of CGI's kind sees one name for `-` and `_` (RFC 3875 section 4.1.18): what may not
+        # pass under its own name, and a claim that was not compared with the token, does not pass as its twin either.
+        twin = name.replace(b"_", b"-")
+        return _DROPPED if twin == _CLAIM or _of_request(twin) != _KEPT else _KEPT
     if name == b"connection":
         return _OPTIONS
     if name in _DROPPED_FROM_REQUEST or name.startswith(_OWN_PREFIX):
@@ -95,7 +103,8 @@ def end_to_end(headers: RawHeaders) -> RawHeaders:
     """Keep of a caller's fields what is meant for the agent, unchanged and in order.
 
     Dropped: hop-by-hop fields and those that Connection names, Host, Content-Length, Expect, every `Holdfast-*` field,
-    and an `Authorization` that holds one of Holdfast's own tokens; any other `Authorization` is the agent's.
+    an `Authorization` that holds one of Holdfast's own tokens (any other is the agent's), and a name with `_` that
+    reads as one of these, or as X-Workspace-ID, with `-`.
     """
     kinds = [_REQUEST_KINDS[name] for name, _ in headers]
     if _AUTHORIZATION in kinds:
@@ -148,10 +157,13 @@ def answer_fields(headers: RawHeaders, *, reframed: bool = False) -> AnswerField
         headers = _kept_of_answer(headers, kinds, reframed=reframed)
         kinds = [_ANSWER_KINDS[name] for name, _ in headers]
     written = _written(headers)
-    length = headers[kinds.index(_LENGTH)][1] if _LENGTH in kinds else b""
+    length = headers[kinds.index(_LENGTH)][1].strip(b" \t") if _LENGTH in kinds else None
+    if length is not None and (kinds.count(_LENGTH) > 1 or not _LENGTH_OF.fullmatch(length)):
+        # Passed on with a framing of ours beside it, it would be an answer with two ends (RFC 9112 section 6.3).
+        raise UpstreamFailure(Outcome.LOST, "bad_response", "the answer's Content-Length cannot be read")
     return AnswerFields(
         written,
-        int(length) if length.isdigit() else None,
+        None if length is None else int(length),
         _TYPE in kinds and headers[kinds.index(_TYPE)][1].lower().startswith(b"text/event-stream"),
         _DATE in kinds,
     )

@@ -30,6 +30,8 @@ from proxy.forward.exchange import Exchange
 from proxy.forward.headers import request_head
 from proxy.forward.resolver import Lookup, Resolver, system_lookup
 
+LONGEST_KEPT = 512
+"""Characters up to which what was worked out is remembered: strangers choose these texts."""
 _OUR_OWN_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -318,9 +320,12 @@ class Pool:
                 self._empty.set()
 
 
-@functools.lru_cache(maxsize=256)
 def _split(url: str) -> tuple[str, bytes]:
-    """Cut a URL into scheme with authority, and the request target as it stands."""
+    """Cut a URL into scheme with authority, and the request target as it stands; short ones are remembered."""
+    return _cut_again(url) if len(url) <= LONGEST_KEPT else _cut(url)
+
+
+def _cut(url: str) -> tuple[str, bytes]:
     start = url.find("://") + 3
     path = url.find("/", start)
     query = url.find("?", start)
@@ -332,6 +337,9 @@ def _split(url: str) -> tuple[str, bytes]:
         return url[:path], url[path:].encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as problem:
         raise UpstreamFailure(Outcome.NOT_SENT, "bad_request", "the target is no text") from problem
+
+
+_cut_again = functools.lru_cache(maxsize=256)(_cut)
 
 
 def _read_place(origin_text: str) -> CheckedUrl:

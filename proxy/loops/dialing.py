@@ -14,6 +14,8 @@ from proxy.core.outcome import GATEWAY_STATUSES, Outcome
 from proxy.forward import Answer, Forward, Pulse, RawHeaders, UpstreamFailure, UpstreamRequest
 from proxy.loops.routing import Route
 
+LONGEST_KEPT = 512
+"""Characters up to which what was worked out is remembered: strangers choose these texts."""
 NOTED_EVERY = 0.01
 """Seconds: answers that follow each other more closely are one sign of life."""
 
@@ -129,17 +131,23 @@ class Dialing:
             self._dialer.freed(route)
 
 
-@functools.lru_cache(maxsize=256)
 def join(base: str, tail: str) -> str:
     """Put the raw tail (it starts with `/` or `?`, or is empty) behind a workspace's URL; nothing is decoded.
 
     The URL's own query, if it has one, comes first.
     """
+    return _join_again(base, tail) if len(tail) <= LONGEST_KEPT else _join(base, tail)
+
+
+def _join(base: str, tail: str) -> str:
     base, _, own_query = base.partition("?")
     path, mark, query = tail.partition("?")
     both = "&".join(part for part in (own_query, query) if part)
     url = base.rstrip("/") + path if path else base
     return f"{url}?{both}" if both or mark else url
+
+
+_join_again = functools.lru_cache(maxsize=256)(_join)
 
 
 def gateway(status: int) -> bool:

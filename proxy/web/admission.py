@@ -15,7 +15,7 @@ from proxy.core.errors import CallerError
 from proxy.core.tokens import Owner, TokenKind
 from proxy.loops.routing import Route, Routing
 from proxy.telemetry import EventName, Telemetry
-from proxy.web.arrived import Asking
+from proxy.web.arrived import Arrived, Asking
 from proxy.web.auth import Auth, not_known_yet, unknown_workspace
 from proxy.web.limits import CallerLimits
 
@@ -51,12 +51,12 @@ class Admission:
         self._rule = routing.access_rule
         self._depth = depth
 
-    def admit(self, request: Asking, caller: Owner | None, workspace_id: str, request_id: str) -> Route:
+    def admit(self, request: Arrived, caller: Owner | None, workspace_id: str, request_id: str) -> Route:
         """Let a request of the data path in: the route that it takes.
 
         Raises:
             CallerError: 429 for one request too many, 404 for an unknown workspace, 403 for one that this caller may
-                not call.
+                not call, and for a path that leads out of the workspace: others may stand behind the same address.
             ProxyError: 503 while nobody knows the workspaces yet.
         """
         if self._limits is not None:
@@ -66,6 +66,10 @@ class Admission:
             raise unknown_workspace(workspace_id) if self._routing.ready else not_known_yet()
         if self._rule is not AccessRule.ANY:
             self._check(caller, route, request_id)
+        if request.method == "CONNECT":
+            raise CallerError("NO_TUNNELS", "Holdfast opens no tunnels", status=501)
+        if request.climbs:
+            raise CallerError("FORBIDDEN", "the path leads out of the workspace by `..`", status=403)
         return route
 
     def _check(self, caller: Owner | None, route: Route, request_id: str) -> None:

@@ -7,6 +7,7 @@ Two doors make these: `web.front` reads plain requests itself and has the body a
 through aiohttp, whose stream is read when somebody wants the body.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -19,6 +20,13 @@ from proxy.core.tokens import Owner
 from proxy.forward import RawHeaders
 from proxy.forward.headers import end_to_end, request_lines
 from proxy.web import bodies
+
+MOST_DIGITS = 19
+"""Of a Content-Length; its leading zeros, of which there may be any number, do not count."""
+
+_CLIMBING = re.compile(r"[/\\]\.\.(?:[/\\;]|\Z)")
+"""A dot segment that leads upwards (RFC 3986 section 5.2.4), also as servers read it that know backslashes, and
+parameters of a segment."""
 
 
 class Client(Protocol):
@@ -89,10 +97,10 @@ class Fields:
 
     `raw` is what stood on the wire. A kept connection's heads repeat: what was made of the fields is remembered here,
     and serves every request that has the same. `judged` is who they say calls, and which tokens there were then.
-    `patient`: they set no limit to waiting.
+    `patient`: they set no limit to waiting. `profiled`: they name a profile.
     """
 
-    __slots__ = ("_first", "_lines", "_onward", "judged", "patient", "raw")
+    __slots__ = ("_first", "_lines", "_onward", "judged", "patient", "profiled", "raw")
 
     def __init__(self, raw: RawHeaders) -> None:
         self.raw = raw
@@ -101,6 +109,7 @@ class Fields:
         self._lines: bytes | None = None
         self._first = first = {name.lower(): value for name, value in reversed(raw)}
         self.patient = not (b"prefer" in first or b"x-timeout" in first)
+        self.profiled = b"holdfast-profile" in first
 
     @property
     def onward(self) -> RawHeaders:
@@ -215,8 +224,9 @@ class Arrived:
 
     @property
     def origin(self) -> str:
-        """Scheme and authority as the client wrote them."""
-        return f"{'https' if self.secure else 'http'}://{self.headers.first(b'host') or 'localhost'}"
+        """Scheme and authority as the client wrote them; no authority is anything but ASCII (RFC 3986 section 3.2)."""
+        host = self.headers.first(b"host")
+        return f"{'https' if self.secure else 'http'}://{host if host and host.isascii() else 'localhost'}"
 
     # Who asks (see `Asking`)
 
@@ -224,6 +234,12 @@ class Arrived:
     def path(self) -> str:
         """The path, decoded and without its query."""
         return unquote(self.target.partition("?")[0])
+
+    @property
+    def climbs(self) -> bool:
+        """The path leads upwards somewhere: whoever resolves that ends elsewhere than we were asked for."""
+        target = self.target  # most need no second look
+        return (".." in target or "%" in target) and _CLIMBING.search(self.path) is not None
 
     @property
     def remote(self) -> str | None:
@@ -260,8 +276,11 @@ class Arrived:
         request = self._request
         if request is None or not request.can_read_body:
             return b""
-        declared = request.content_length
-        if declared is not None and declared > limit:
+        codings = request.headers.getall(hdrs.TRANSFER_ENCODING, ())
+        if any(coding.strip().lower() != "chunked" for coding in codings):
+            raise CallerError("BROKEN_BODY", "the request body has a transfer coding that is not undone here")
+        declared = (request.headers.get(hdrs.CONTENT_LENGTH) or "").strip().lstrip("0")
+        if len(declared) > MOST_DIGITS or (declared and int(declared) > limit):
             raise too_large(limit)
         if self.chunks and request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
             self._client.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -64,6 +64,11 @@ class Auth:
         shown = _shown(request)
         return self._lookup(shown.token) if shown.token is not None else None
 
+    def stands(self, request: Asking) -> bool:
+        """The token with which a request was let in is still valid: for what takes long. Without one it was `dev`."""
+        shown = _shown(request)
+        return shown.token is None or self._lookup(shown.token) is not None
+
     def _refused(self, request: Asking, error: CallerError, rule: str, owner: Owner | None) -> CallerError:
         """Tell of a refusal: the caller learns less than the log."""
         fields = {

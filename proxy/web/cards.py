@@ -41,6 +41,9 @@ OK, NOT_MODIFIED = 200, 304
 REVALIDATE = "no-cache"
 """What a client is told of a kept card: the workspace may show another one as soon as it is back."""
 
+MOST_CREDENTIALS = 256
+"""Names of headers that an agent's cards made secret one after the other; when there are more, the latest card's."""
+
 _UNASKED = frozenset({b"accept-encoding", b"if-none-match", b"if-modified-since", b"if-match", b"if-range", b"range"})
 _REPLACED = frozenset({b"etag"})
 _OF_A_BODY = frozenset({b"content-type", b"content-encoding", b"content-language", b"content-range"})
@@ -84,7 +87,9 @@ class Cards:
     def show(self, arrived: Arrived, asked: Asked, answer: Answer, content: bytes) -> Whole:
         """An agent's answer that may hold a card, as its client sees it."""
         route = asked.route
-        route.seen_credentials |= a2a.credential_headers_of(content)
+        named = a2a.credential_headers_of(content)
+        seen = route.seen_credentials | named
+        route.seen_credentials = seen if len(seen) <= MOST_CREDENTIALS else named
         status, reason, headers = answer.status, answer.reason, answer.headers
         body = self._rewritten(arrived, route, content)
         if status == OK and asked.method in READS and a2a.is_card(content):

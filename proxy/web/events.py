@@ -77,7 +77,7 @@ class Events:
                 connection.on_gone = place.leave
             try:
                 await response.prepare(request)
-                await self._serve(response, place, wanted)
+                await self._serve(response, place, wanted, lambda: self._auth.stands(request))
             except (TimeoutError, ConnectionResetError):
                 if request.transport is not None:
                     request.transport.abort()
@@ -86,10 +86,17 @@ class Events:
                     connection.on_gone = None
         return response
 
-    async def _serve(self, response: web.StreamResponse, place: Place, wanted: Callable[[Event], bool]) -> None:
+    async def _serve(
+        self,
+        response: web.StreamResponse,
+        place: Place,
+        wanted: Callable[[Event], bool],
+        stands: Callable[[], bool],
+    ) -> None:
+        """Write until the reader has left, or its token is dropped: a stream must not outlive the right to it."""
         ring = self._ring
         await self._write(response, f"retry: {RETRY_MS}\nid: {ring.name(place.number)}\n\n")
-        while True:
+        while stands():
             found = ring.next(place, wanted, BATCH)
             if place.missed:
                 await self._write(response, self._gap(place))

@@ -40,6 +40,9 @@ SHORT_BODY = 262144
 MOST_FIELDS = 128
 """Header fields that aiohttp takes as well."""
 
+MOST_FRAMING = 65536
+"""Bytes beside head and body that are collected here: of chunk sizes, their extensions, and trailers."""
+
 KEEP_ALIVE = 75.0
 """Seconds of silence after which a connection that waits for a request, or for the rest of one, is closed."""
 
@@ -128,7 +131,7 @@ class Front(BaseProtocol):
             self._reader.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._plain = False
-        if not self._plain or (self._place is None and self._size > self._floor.head_limit):
+        if not self._plain or (self._size > self._floor.head_limit and self._is_too_much()):
             self._hand_over()
         elif self._read:
             self._serve_it()
@@ -186,6 +189,10 @@ class Front(BaseProtocol):
     def on_message_complete(self) -> None:
         """Note the end; it is acted upon when everything that came with it is parsed."""
         self._read = True
+
+    def _is_too_much(self) -> bool:
+        """More came than a head, or than a head and a body with its framing: a chunked request need not have much."""
+        return self._place is None or self._size - self._body_size > self._floor.head_limit + MOST_FRAMING
 
     # Serving
 

@@ -23,6 +23,7 @@ from aiohttp import hdrs, web
 from proxy.clock import Now
 from proxy.core.deferral import Deferral, RawHeaders, StoredAnswer
 from proxy.core.errors import CallerError
+from proxy.core.event_body import EventBody
 from proxy.core.times import rfc3339
 from proxy.forward.headers import answer_headers
 from proxy.loops.attempts import Ready
@@ -34,7 +35,6 @@ from proxy.loops.telling import Story
 from proxy.web import bodies
 from proxy.web.answers import json_answer
 from proxy.web.auth import Auth, unknown_workspace
-from proxy.web.event_body import EventBody
 from proxy.web.inbox_bodies import (
     ClaimBody,
     Claimed,
@@ -135,6 +135,9 @@ class Inbox:
         )
         async with _listening(request) as listener:
             items = await self._polling.claim(route, claim, listener)
+            if not self._auth.stands(request):  # it was dropped while the claim waited
+                await asyncio.shield(self._polling.give_back(route, items))
+                self._route(request)
             return await self._hand_over(request, route, items, claim.lease)
 
     async def _hand_over(
@@ -175,6 +178,7 @@ class Inbox:
         """`POST .../events`: what the agent tells while it works, as it comes; each renews the lease."""
         route = self._route(request)
         token = request.headers.get(LEASE_TOKEN) or request.query.get("lease_token") or ""
+        token = token if token.isascii() else ""  # ours are
         boot_id = request.headers.get(BOOT_ID) or request.query.get("boot_id")
         lease = self._polling.rules.lease_of(_number(request, "lease_seconds"))
         deferral = await self._held(request, route, token, boot_id, whole=True)
@@ -184,6 +188,8 @@ class Inbox:
         renewed_at = self._now()
         try:
             async for part in request.content.iter_any():
+                if not self._auth.stands(request):
+                    self._route(request)
                 events = told.new(body.feed(part))
                 now = self._now()
                 if events:

@@ -19,6 +19,8 @@ from proxy.web.operations import ADMIN, CALLER, OWN, READ, Answer, Operation, Pa
 from proxy.web.views import deferral_view
 
 MOST_LISTED = 1000
+MOST_DIGITS = 9
+"""Of a number in a query: the interpreter refuses to read thousands of them."""
 
 
 class Queue:
@@ -77,7 +79,7 @@ def _only_of(workspace_id: str, owner: Owner | None) -> str | None:
 def limit_of(request: web.Request, default: int = 100) -> int:
     """The `limit` of a listing: 1 to 1000."""
     text = request.query.get("limit", str(default))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_LISTED:
+    if not (text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS and 1 <= int(text) <= MOST_LISTED):
         raise CallerError("BAD_LIMIT", f"limit is a whole number from 1 to {MOST_LISTED}")
     return int(text)
 

@@ -168,12 +168,35 @@ FIELDS = st.lists(st.tuples(NAMES, VALUES), max_size=8).map(tuple)
 @given(headers=FIELDS, reframed=st.booleans())
 def test_the_lines_of_an_answer_are_those_of_its_fields_byte_for_byte(headers, reframed):
     kept = answer_headers(headers, reframed=reframed)
+    lengths = [value.strip(b" \t") for name, value in kept if name.lower() == b"content-length"]
+    if len(lengths) > 1 or not all(length.isdigit() for length in lengths):
+        with pytest.raises(UpstreamFailure):
+            answer_fields(headers, reframed=reframed)
+        return
     fields = answer_fields(headers, reframed=reframed)
     assert fields.lines == b"".join(name + b": " + value + b"\r\n" for name, value in kept)
     names = [name.lower() for name, _ in kept]
     assert fields.dated == (b"date" in names)
-    lengths = [value for name, value in kept if name.lower() == b"content-length"]
-    assert fields.length == (int(lengths[0]) if lengths and lengths[0].isdigit() else None)
+    assert fields.length == (int(lengths[0]) if lengths else None)
+
+
+@pytest.mark.parametrize("value", [b"5 ", b"5\t", b" 5", b"\t 05 \t"])
+def test_blanks_around_a_length_are_no_part_of_it(value):
+    assert answer_fields(((b"Content-Length", value),)).length == 5
+
+
+@pytest.mark.parametrize("value", [b"", b"+5", b"5, 5", b"0x5", b"-1", b"5 5", b"0" * 20, b"5\x0b"])
+def test_a_length_that_is_none_is_a_broken_answer(value):
+    with pytest.raises(UpstreamFailure) as failure:
+        answer_fields(((b"Content-Length", value),))
+    assert (failure.value.outcome, failure.value.reason) == (Outcome.LOST, "bad_response")
+
+
+@pytest.mark.parametrize(
+    "name", [b"Holdfast_Token", b"holdfast_x-y", b"Content_Length", b"Proxy_Connection", b"X_WORKSPACE-id"]
+)
+def test_a_name_that_reads_like_one_that_may_not_pass_does_not_pass_either(name):
+    assert end_to_end(((name, b"1"), (b"X_Other_ID", b"2"))) == ((b"X_Other_ID", b"2"),)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""The events in a request body, as they come: server-sent events, or one JSON document a line.
+"""The events in a body, as they come: server-sent events, or one JSON document a line.
 
 Owns: where one event ends and the next begins, incrementally and within a bound.
-Knows nothing of: what an event says, where the bytes come from.
+Knows nothing of: what an event says, where the bytes come from: a polling workspace, or an agent's answer.
 
 Server-sent events by the WHATWG's rules (lines end in LF, CRLF or CR; `data` lines are joined; comments and other
 fields are skipped), with one leniency: the end of a whole body ends its last event too, so that a forgotten blank line

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.errors import CallerError
-from proxy.web.event_body import EventBody
+from proxy.core.event_body import EventBody
 
 STREAM = "text/event-stream; charset=utf-8"
 LINES = "application/x-ndjson"
