@@ -95,6 +95,10 @@ async def _serve(config: Config) -> int:
     sys.stdout.flush()
     await stopping.wait()
     await app.stop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # It has stopped: who asks again while the interpreter winds up must not make a failure of it.
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
     return Exit.OK
 
 

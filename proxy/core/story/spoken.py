@@ -134,8 +134,8 @@ def duration(seconds: float) -> str:
 
 
 def _in_two(whole: int, large: tuple[int, str], small: tuple[int, str]) -> str:
-    rest = whole % large[0] // small[0]
-    return f"{whole // large[0]} {large[1]}" + (f" {rest} {small[1]}" if rest else "")
+    count, rest = divmod(round(whole / small[0]), large[0] // small[0])
+    return f"{count} {large[1]}" + (f" {rest} {small[1]}" if rest else "")
 
 
 def instant(value: Any) -> datetime | None:
