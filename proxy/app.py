@@ -115,6 +115,7 @@ class App(Doors):
             with suppress(StoreFailure):  # a note is no promise
                 await self.notes.flush()
             await self.hosting.aclose()
+            await self.pushing.aclose()
             await self.forward.aclose()
             self._started = False
         await self.store.aclose()
@@ -131,6 +132,7 @@ class App(Doors):
             work = self.hosting.forget(orphan, self.config.restart.stop_grace)
             self.background.spawn(work, name=f"forget-{orphan}")
         await self.deferring.took_back(await self.store.release_owned(self.owner, self.now()), HOLDER_GONE)
+        await self.store.release_pushes(self.owner)
         return [fact for fact in outlived if isinstance(fact, Exited)]
 
     async def _resume(self, exits: list[Exited]) -> None:
@@ -140,6 +142,7 @@ class App(Doors):
         for name, table in self.config.workspaces.items():
             await self._declare(name, table)
         self.background.spawn(self._look_after_all(), name="resume")
+        self.background.spawn(self.pushing.notifying.sweep(), name="resume-pushes")
 
     async def _look_after_all(self) -> None:
         """Begin with every workspace; a few at a time, so that a hundred thousand do not hold requests up."""
@@ -177,4 +180,5 @@ class App(Doors):
         every(min(LEASE_SWEEP, config.queue.lease), self.sweep_leases, name="lease-sweep")
         every(EXPIRY_SWEEP, self.sweeper.expiries, name="expiry-sweep")
         every(RETENTION_SWEEP, self.sweeper.retention, name="retention-sweep")
+        every(config.push.sweep, self.pushing.notifying.sweep, name="push-sweep")
         every(self.lag.interval, self.lag.tick, name="lag")

@@ -4,98 +4,52 @@ Owns: construction, the ties that can only be made afterwards, the small functio
 Knows nothing of: the order of start and stop (`proxy.app`), any rule.
 """
 
-import random
-from dataclasses import dataclass
-
-from proxy.clock import Jump, Now, SystemClock, stopwatch
-from proxy.config import Config
-from proxy.core.addresses import AddressPolicy, read_url
+from proxy.clock import SystemClock
+from proxy.core.addresses import AddressPolicy
 from proxy.core.decision import Trigger
 from proxy.core.deferral import RetryPolicy
 from proxy.core.workspace import Workspace
-from proxy.forward import Forward, UpstreamFailure
-from proxy.forward.pool import Pool, PoolSettings
 from proxy.loops.attempts import Attempts
-from proxy.loops.background import Background
 from proxy.loops.beats import Beats
 from proxy.loops.coordinator import Coordinator
 from proxy.loops.deferring import Deferring, QueueRules
 from proxy.loops.dialing import Dialer, DialRules
 from proxy.loops.driving import Driving
 from proxy.loops.enrolling import Enrolling
-from proxy.loops.event_ring import EventRing
 from proxy.loops.followers import Followers
+from proxy.loops.foundation import Foundation, Outside
 from proxy.loops.gate import Gate
 from proxy.loops.health import Health, HealthRules
 from proxy.loops.held_leases import HeldLeases
-from proxy.loops.hosting import Hosting, Hosts
-from proxy.loops.minting import Mint, owner_of
+from proxy.loops.insisting import INSISTENCE, Insistence
+from proxy.loops.looking_up import LookUp
 from proxy.loops.notes import Notes
+from proxy.loops.open_tasks import OpenTasks
 from proxy.loops.parking import Parking
 from proxy.loops.polling import Polling, PollRules
+from proxy.loops.pushing import Pushing
 from proxy.loops.queue_sizes import QueueSizes
 from proxy.loops.readiness import Readiness
 from proxy.loops.reconciler import Reconciler
 from proxy.loops.records import Records
 from proxy.loops.replayer import Replayer
-from proxy.loops.routing import Route, Routing
+from proxy.loops.routing import Route
+from proxy.loops.still_allowed import StillAllowed
+from proxy.loops.streamed_tries import Tries
 from proxy.loops.sweeper import Sweeper
+from proxy.loops.taking_up import TakingUp
+from proxy.loops.task_lists import TaskLists
 from proxy.loops.tasks import Tasks
 from proxy.loops.telling import Telling
 from proxy.loops.tending import Tending
-from proxy.loops.traffic import Labels, LoopLag, Told, Traffic
-from proxy.runtimes import Exited, RuntimeContext
-from proxy.store import Store
+from proxy.runtimes import Exited
 from proxy.store.journal import JournalLimits
-from proxy.store.sqlite import SqliteStore
 from proxy.store.vault import open_vault
-from proxy.telemetry import EventName, Level, Telemetry
 
+__all__ = ["Assembly", "Outside"]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outside:
-    """What lies outside of the process: the network to agents, and what hosts them. Simulations bring their own."""
-
-    forward: Forward
-    hosts: Hosts
-
-
-class Assembly:
+class Assembly(Foundation):
     """The parts of one Holdfast but its doors, made by `assemble`."""
-
-    def __init__(
-        self,
-        config: Config,
-        *,
-        now: Now | None = None,
-        chance: random.Random | None = None,
-        telemetry: Telemetry | None = None,
-        store: Store | None = None,
-        outside: Outside | None = None,
-        listen: bool = True,
-    ) -> None:
-        self.config = config
-        self._chance = chance or random.SystemRandom()
-        self.now: Now = now or SystemClock(on_jump=self._on_jump)
-        self.mint = Mint(self._chance, self.now)
-        self.forward: Forward
-        self.hosting: Hosts
-        self.telemetry = telemetry or Telemetry(self.now)
-        events = config.events
-        self.ring = EventRing(born=self.now(), rows=events.rows, least=Level[events.level.name])
-        self.telemetry.add(self.ring)
-        self.lag = LoopLag(stopwatch, interval=1.0)
-        self.store: Store = store or SqliteStore(
-            config.data, batch=config.store.batch, busy_timeout=config.store.busy_timeout
-        )
-        self._outside = outside
-        self.listens = listen
-        self.routing = Routing(config)
-        self.traffic = Traffic(Labels(config.metrics.workspaces), self.routing.get)
-        self.told = Told(self.traffic)
-        self.telemetry.add(self.told)
-        self.background = Background(self.telemetry)
-        self.url: str | None = None
 
     def assemble(self) -> None:
         """Make everything but the doors.
@@ -104,7 +58,7 @@ class Assembly:
             VaultFailure: there is no usable key for credentials.
             OSError: the state directory cannot be made.
         """
-        self._meet_outside()
+        self.meet_outside()
         self._assemble_storing()
         self._assemble_judging()
         self._assemble_restarting()
@@ -112,28 +66,6 @@ class Assembly:
         self._assemble_polling()
         self._assemble_looking_after()
         self._tie()
-
-    def _meet_outside(self) -> None:
-        config = self.config
-        self.owner = owner_of(config.state_dir)
-        self._pool: Pool | None = None
-        if self._outside is not None:
-            self.forward, self.hosting = self._outside.forward, self._outside.hosts
-            return
-        self._pool = Pool(
-            AddressPolicy(allow=config.upstream_allow),
-            PoolSettings(connections_per_origin=config.upstream.max_connections, keepalive=config.upstream.keep_alive),
-        )
-        self.forward = self._pool
-        context = RuntimeContext(
-            now=self.now,
-            data_dir=config.state_dir,
-            on_exit=self.on_exit,
-            owner=self.owner,
-            chance=self._chance,
-            addresses=AddressPolicy(allow=config.upstream_allow),
-        )
-        self.hosting = Hosting(context, self._pool, probe_timeout=config.probe.timeout)
 
     def _assemble_storing(self) -> None:
         config, store, now = self.config, self.store, self.now
@@ -150,10 +82,25 @@ class Assembly:
         )
         self.followers = Followers()
         self.sizes = QueueSizes(store=store, routing=self.routing)
+        vault = open_vault(config.vault_key, config.vault_old_key, config.vault_key_file)
+        self.pushing = Pushing(
+            config,
+            outside=self._outside.forward if self._outside is not None else None,
+            store=store,
+            vault=vault,
+            followers=self.followers,
+            routing=self.routing,
+            background=self.background,
+            now=now,
+            telemetry=self.telemetry,
+            chance=self._chance,
+            new_token=self.mint.new_id,
+            owner=self.owner,
+        )
         self.deferring = Deferring(
             store=store,
             routing=self.routing,
-            vault=open_vault(config.vault_key, config.vault_old_key, config.vault_key_file),
+            vault=vault,
             now=now,
             telemetry=self.telemetry,
             chance=self._chance,
@@ -167,14 +114,14 @@ class Assembly:
             ),
             sizes=self.sizes,
             followers=self.followers,
+            pushes=self.pushing.configs,
         )
         self.tasks = Tasks(
             store=store,
             deferring=self.deferring,
-            dialer=self.dialer,
             now=now,
-            answer_limit=config.server.answer_limit,
         )
+        self.task_lists = TaskLists(store)
 
     def _assemble_judging(self) -> None:
         config, store, now = self.config, self.store, self.now
@@ -265,21 +212,7 @@ class Assembly:
                 gateway_ceiling=config.queue.gateway_ceiling,
             ),
         )
-        self.replayer = Replayer(
-            store=store,
-            routing=self.routing,
-            attempts=self.attempts,
-            dialer=self.dialer,
-            gate=self.gate,
-            background=self.background,
-            now=now,
-            telemetry=self.telemetry,
-            owner=self.owner,
-            lease=config.queue.lease,
-            expect_after=config.queue.backoff,
-            answer_limit=config.server.answer_limit,
-            sizes=self.sizes,
-        )
+        self._assemble_replaying(telling)
         self.leases = HeldLeases(store=store, attempts=self.attempts, telling=telling, now=now)
         self.tending = Tending(
             store=store,
@@ -297,6 +230,40 @@ class Assembly:
             retention=config.queue.retention,
             decision_rows=config.decisions.rows,
             decision_days=config.decisions.days,
+        )
+
+    def _assemble_replaying(self, telling: Telling) -> None:
+        config, store, now = self.config, self.store, self.now
+        insistence = Insistence(self.telemetry, seconds=INSISTENCE * config.queue.lease)
+        tries = Tries(
+            dialer=self.dialer,
+            telling=telling,
+            insistence=insistence,
+            now=now,
+            lease=config.queue.lease,
+            answer_limit=config.server.answer_limit,
+        )
+        self.replayer = Replayer(
+            store=store,
+            routing=self.routing,
+            attempts=self.attempts,
+            tries=tries,
+            taking_up=TakingUp(
+                dialer=self.dialer,
+                tries=tries,
+                telemetry=self.telemetry,
+                answer_limit=config.server.answer_limit,
+                patience=config.queue.orphaned,
+            ),
+            insistence=insistence,
+            dialer=self.dialer,
+            gate=self.gate,
+            background=self.background,
+            now=now,
+            owner=self.owner,
+            lease=config.queue.lease,
+            expect_after=config.queue.backoff,
+            sizes=self.sizes,
         )
 
     def _assemble_polling(self) -> None:
@@ -369,7 +336,7 @@ class Assembly:
             check_runtime=self.hosting.check_runtime,
             check_probe=self.hosting.check_probe,
             mint=self.mint.workspace_token,
-            look_up=self._look_up,
+            look_up=LookUp(self._pool, own_child=True).problem,
             stop_compute=self._stop_compute,
         )
 
@@ -379,8 +346,15 @@ class Assembly:
         self.deferring.moved = self.polling.ring
         self.enrolling.switched = self._switched
         self.enrolling.removed = self.polling.ring
-        self.tasks.tried = self.replayer.tried
         self.gate.restarts = self.coordinator
+        self.pushing.notifying.open_tasks = OpenTasks(
+            store=self.store,
+            dialer=self.dialer,
+            tasks=self.tasks,
+            routing=self.routing,
+            answer_limit=self.config.server.answer_limit,
+        )
+        self.attempts.objection = StillAllowed(routing=self.routing, depth=self.config.access.depth).objection
         self.coordinator.judge_again = self._judge_again
         self.coordinator.await_ready = self.readiness.watch
         self.readiness.on_ready = self.coordinator.on_ready
@@ -413,25 +387,10 @@ class Assembly:
         """A runtime's supervisor tells of an end."""
         self.background.spawn(self.coordinator.on_exit(exited), name=f"exit-{exited.workspace_id}")
 
-    def _on_jump(self, jump: Jump) -> None:
-        self.telemetry.emit(EventName.CLOCK_JUMPED, fields={"kind": jump.kind.value})
-
     def _own_url(self) -> str:
         if self.config.public_url:
             return self.config.public_url
         return self.url or f"http://{self.config.host}:{self.config.port}"
-
-    async def _look_up(self, url: str) -> str | None:
-        """Why the addresses of a URL's name must not be dialled; None also where it does not resolve (yet)."""
-        if self._pool is None:
-            return None
-        try:
-            await self._pool.resolve(read_url(url), own_child=True)
-        except UpstreamFailure as failure:
-            return failure.detail if failure.reason == "forbidden_address" else None
-        except ValueError:
-            return None  # what is wrong with its form is said elsewhere
-        return None
 
     def _stop_compute(self, workspace: Workspace) -> None:
         self.background.spawn(

@@ -8,6 +8,7 @@ from proxy import __version__
 from proxy.assembly import Assembly
 from proxy.core.tokens import digest
 from proxy.loops.card_keeping import CardKeeping
+from proxy.loops.push_requests import PushRequests
 from proxy.setting_kinds.cards import CardSignatures
 from proxy.store.card_keys import open_card_keys
 from proxy.store.sqlite import SqliteStore
@@ -15,11 +16,14 @@ from proxy.web.admin import Admin
 from proxy.web.admission import Admission
 from proxy.web.auth import Auth
 from proxy.web.calls import Calls, Limits
-from proxy.web.cards import CardRules, Cards
+from proxy.web.cards import JWKS, CardRules, Cards
 from proxy.web.decisions import Decisions
+from proxy.web.deferred_tasks import DeferredTasks
 from proxy.web.events import Events, StreamRules
 from proxy.web.explain import Explain
 from proxy.web.heartbeats import Heartbeats
+from proxy.web.held_callers import HeldCallers
+from proxy.web.holding import Holding
 from proxy.web.inbox import Inbox, InboxLimits
 from proxy.web.limits import CallerLimits, TokenFailures
 from proxy.web.metrics import Counts, Metrics
@@ -27,11 +31,14 @@ from proxy.web.noting import Noting
 from proxy.web.openapi import Openapi
 from proxy.web.parking import ParkingDoor
 from proxy.web.passing import Passing
+from proxy.web.places import Places
 from proxy.web.queue import Queue
 from proxy.web.queue_admin import QueueAdmin
 from proxy.web.receipts import Receipts
 from proxy.web.registry import Registry
+from proxy.web.resuming import Resuming
 from proxy.web.server import Server
+from proxy.web.told_streams import ToldStreams
 from proxy.web.undelivered import Undelivered
 
 
@@ -74,6 +81,7 @@ class Doors(Assembly):
         )
         self.server = Server(
             calls=calls,
+            places=Places(self.routing.hosts, frozenset({JWKS}) if self.cards.signs else frozenset()),
             routes=[
                 *registry.routes(),
                 *heartbeats.routes(),
@@ -166,6 +174,15 @@ class Doors(Assembly):
 
     def _agent_cards(self) -> Cards:
         config, cards = self.config, self.config.cards
+        keeping = CardKeeping(
+            routing=self.routing,
+            records=self.records,
+            background=self.background,
+            telemetry=self.telemetry,
+            delay=cards.write,
+            most=cards.keep_bytes,
+        )
+        self.hosting.on_card = keeping.probed
         return Cards(
             rules=CardRules(
                 public_url=config.public_url,
@@ -174,21 +191,29 @@ class Doors(Assembly):
                 max_age=cards.max_age,
             ),
             keys=open_card_keys(config.card_key_file) if cards.signatures is CardSignatures.RESIGN else None,
-            keeping=CardKeeping(
-                records=self.records,
-                background=self.background,
-                telemetry=self.telemetry,
-                delay=cards.write,
-                most=cards.keep_bytes,
-            ),
+            keeping=keeping,
+        )
+
+    def _waiting(self, receipts: Receipts) -> Holding:
+        hold = self.config.hold
+        callers = HeldCallers(followers=self.followers, most=hold.count, most_bytes=hold.bytes)
+        self.told_streams = ToldStreams(store=self.store, callers=callers, keep_alive=hold.keep_alive)
+        return Holding(
+            store=self.store,
+            receipts=receipts,
+            callers=callers,
+            streams=self.told_streams,
+            keep_alive=hold.keep_alive,
+            silent=hold.silent,
         )
 
     def _data_path(self, auth: Auth, admission: Admission) -> Calls:
         config = self.config
+        receipts = Receipts(config.queue.deferred_status.value)
         undelivered = Undelivered(
             store=self.store,
             noting=Noting(records=self.records, notes=self.notes, now=self.now),
-            receipts=Receipts(config.queue.deferred_status.value),
+            receipts=receipts,
             gate=self.gate,
             deferring=self.deferring,
             replayer=self.replayer,
@@ -197,14 +222,43 @@ class Doors(Assembly):
             unmanaged_window=config.defaults.unmanaged_window,
             wake=self.parking.wake,
         )
+        holding = self._waiting(receipts)
+        deferred = DeferredTasks(
+            tasks=self.tasks,
+            lists=self.task_lists,
+            undelivered=undelivered,
+            now=self.now,
+            stream_limit=config.server.answer_limit,
+        )
+        deferred.subscribed = self.told_streams.subscribe
+        push_requests = PushRequests(store=self.store, configs=self.pushing.configs)
+        deferred.pushed, deferred.push_taken = push_requests.answer, push_requests.taken
+        passing = Passing(
+            telemetry=self.telemetry,
+            cards=self.cards,
+            answer_limit=config.server.answer_limit,
+            silence=config.hold.keep_alive if config.hold.comments else None,
+            resumes=config.hold.resume,
+        )
         return Calls(
             auth=auth,
             admission=admission,
             dialer=self.dialer,
-            tasks=self.tasks,
+            deferred=deferred,
             undelivered=undelivered,
-            passing=Passing(telemetry=self.telemetry, cards=self.cards, answer_limit=config.server.answer_limit),
+            passing=passing,
+            resuming=Resuming(
+                dialer=self.dialer,
+                now=self.now,
+                telemetry=self.telemetry,
+                note_lost=undelivered.note_lost,
+                break_off=passing.break_off,
+                keep_alive=config.hold.keep_alive,
+                answer_limit=config.server.answer_limit,
+                patience=config.queue.orphaned,
+            ),
             cards=self.cards,
+            holding=holding,
             new_request_id=self.mint.new_id,
             limits=Limits(body=config.server.body_limit, answer=config.server.answer_limit),
         )

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Final, get_type_hints
 
 from proxy.core.addresses import IPNetwork
+from proxy.core.deferral import JournalMode
 from proxy.core.masking import MASK, masked
 from proxy.core.outcome import DeadAction, Redelivery, UnmanagedAway
 from proxy.core.presets import PRESETS, SHORTEST_WAIT, LivenessPolicy, Preset, policy_from
@@ -23,7 +24,9 @@ from proxy.core.restart import RestartPolicy
 from proxy.setting_kinds import About, Setting, declared, is_base_url, is_file_path, is_token, is_vault_key, seconds
 from proxy.setting_kinds.callers import AccessSettings, RateSettings
 from proxy.setting_kinds.cards import CardSettings
+from proxy.setting_kinds.holding import HoldSettings
 from proxy.setting_kinds.polling import PollSettings
+from proxy.setting_kinds.pushing import PushSettings
 from proxy.setting_kinds.telling import EventSettings, LogSettings, MetricSettings
 
 _KIB: Final = 1024
@@ -40,8 +43,9 @@ class DeferredStatus(StrEnum):
 
 
 class Profile(StrEnum):
-    """A set of habits that some clients expect instead of Holdfast's own."""
+    """A set of habits that clients expect; the first is Holdfast's own."""
 
+    A2A = "a2a"
     PLAIN = "plain"
     OFFLINE_DRAFT = "offline-draft"
 
@@ -159,6 +163,10 @@ class QueueSettings:
     backoff_cap: Annotated[float, seconds("Longest such wait.")] = 60.0
     gateway_backoff: Annotated[float, seconds("Shortest wait after a gateway's error from a living workspace.")] = 5.0
     gateway_ceiling: Annotated[float, seconds("How long such errors go on without counting as tries.")] = 180.0
+    orphaned: Annotated[
+        float,
+        seconds("A task that an agent shows after its restart, standing still for so long, is given up; 0: never."),
+    ] = 60.0
     deferred_status: Annotated[
         DeferredStatus, About("Status of an answer that says deferred; auto: 202 except for clients that refuse it.")
     ] = DeferredStatus.AUTO
@@ -221,9 +229,10 @@ class DefaultSettings:
     hold_seconds: Annotated[float, seconds("How long a blocking request is held open once it is deferred; 0: not.")] = (
         90.0
     )
-    profile: Annotated[
-        Profile | None, About("A set of habits that some clients expect.", absent="Holdfast's own habits")
-    ] = None
+    journal: Annotated[
+        JournalMode, About("Whose stream events are kept for those who come back; off: only what they make of a task.")
+    ] = JournalMode.DEFERRED
+    profile: Annotated[Profile, About("The habits that clients expect of Holdfast's answers.")] = Profile.A2A
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,6 +308,8 @@ class Config:
     parking: ParkingSettings = field(default_factory=ParkingSettings)
     queue: QueueSettings = field(default_factory=QueueSettings)
     poll: PollSettings = field(default_factory=PollSettings)
+    hold: HoldSettings = field(default_factory=HoldSettings)
+    push: PushSettings = field(default_factory=PushSettings)
     beats: BeatSettings = field(default_factory=BeatSettings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     health: HealthSettings = field(default_factory=HealthSettings)

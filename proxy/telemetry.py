@@ -63,6 +63,7 @@ class EventName(StrEnum):
     REQUEST_ANSWERED = "request.answered", Level.DEBUG, "The proxy answered by itself instead of the agent."
     REQUEST_CRASHED = "request.crashed", Level.ERROR, "Serving a request met a fault of the proxy's own; it got a 500."
     VERDICT = "verdict", Level.INFO, "An evaluation of a workspace ended in a verdict, by the rule named."
+    STREAM_RESUMED = "stream.resumed", Level.INFO, "A caller's stream whose agent was lost goes on with the same task."
     WORKSPACE_CREATED = "workspace.created", Level.INFO, "A workspace is known for the first time."
     WORKSPACE_CHANGED = "workspace.changed", Level.INFO, "A workspace's address, delivery or settings changed."
     CARD_KEPT = "card.kept", Level.INFO, "A workspace's agent showed another card than the kept one; it was written."
@@ -83,6 +84,7 @@ class EventName(StrEnum):
     DEFERRAL_QUEUED = "deferral.queued", Level.INFO, "A request was put away durably."
     DEFERRAL_LEASED = "deferral.leased", Level.DEBUG, "A deferral was handed out for delivery."
     DEFERRAL_RETURNED = "deferral.returned", Level.INFO, "A delivery did not succeed; the deferral waits again."
+    DEFERRAL_TAKEN_UP = "deferral.taken_up", Level.INFO, "An agent was asked for a task that it had, and still has it."
     DEFERRAL_COMPLETED = "deferral.completed", Level.INFO, "The agent's answer to a deferral is stored."
     DEFERRAL_DEAD_LETTERED = "deferral.dead_lettered", Level.ERROR, "A deferral ran out of attempts or cannot succeed."
     DEFERRAL_EXPIRED = "deferral.expired", Level.WARNING, "A deferral outlived its time to live."
@@ -91,6 +93,9 @@ class EventName(StrEnum):
     DEFERRAL_UNWRITTEN = "deferral.unwritten", Level.ERROR, "The store cannot take what a delivery led to; tried on."
     DEFERRAL_REDRIVEN = "deferral.redriven", Level.INFO, "An admin had a dead letter queued again."
     DEFERRAL_REFUSED = "deferral.refused", Level.WARNING, "A request could not be put away: queue full, or no commit."
+    PUSH_DELIVERED = "push.delivered", Level.DEBUG, "A receiver took a push notification about a deferred task."
+    PUSH_FAILED = "push.failed", Level.INFO, "A receiver did not take a push notification; it is tried again."
+    PUSH_GIVEN_UP = "push.given_up", Level.WARNING, "A push notification was given up: refused, or tried long enough."
     RUNTIME_FAILED = "runtime.failed", Level.ERROR, "A runtime's interface failed or did not answer in time."
 
 

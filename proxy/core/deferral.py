@@ -66,6 +66,13 @@ class Priority:
     BY_NAME = {"critical": CRITICAL, "task": TASK, "info": INFO}  # noqa: RUF012 - a constant table
 
 
+class JournalMode(StrEnum):
+    """Which streams' events are kept: those of deferred requests, or none (then only what they make of the task is)."""
+
+    OFF = "off"
+    DEFERRED = "deferred"
+
+
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 
@@ -101,6 +108,15 @@ class StoredTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPush:
+    """Who wants to be notified of a deferral's task: `sealed` holds the address, `protocol` is its version of A2A."""
+
+    id: str
+    protocol: str
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """A fencing token with an end. `owner` names the holder for people; the token alone decides."""
 
@@ -125,7 +141,7 @@ class Deferral:
     `maybe`: the request may have reached the agent before. `attempts` counts tries that may have reached it;
     `tries` counts all. `gateway_since`: since when gateways answered for a workspace that showed signs of life.
     `adopted`: it was committed while its first call was still running, and blocks nobody until that call breaks.
-    `credentials` are sealed bytes, gone at the end.
+    `credentials` are sealed bytes, gone at the end. `push` is set on what is about to be stored, never on what is read.
     """
 
     id: str
@@ -163,6 +179,7 @@ class Deferral:
     task: StoredTask | None = None
     answer: StoredAnswer | None = None
     credentials: bytes | None = None
+    push: StoredPush | None = None
 
     @property
     def size(self) -> int:
@@ -205,6 +222,18 @@ class Bury:
     reason: str
 
 
+class Mishap(StrEnum):
+    """How a try failed, as far as its deferral is concerned."""
+
+    NOT_SENT = "not_sent"  # nothing left this proxy
+    GATEWAY = "gateway"  # a gateway answered
+    IDLE = "idle"  # nothing was heard for the whole idle window
+    MAYBE = "maybe"  # it broke, and the request may have reached the agent
+    TOLD = "told"  # the same, but the agent had named its task
+    FOLLOWED = "followed"  # it asked for the agent's task, and that broke; nothing was delivered
+    SILENT = "silent"  # the same, and the agent said nothing at all
+
+
 def not_again(error: str | None) -> str:
     """Why what may have reached the agent is not sent to it again where redelivery is `never`."""
     return f"it may have reached the agent and redelivery is never: {error}"
@@ -218,7 +247,7 @@ def attempts_used_up(attempts: int, error: str | None) -> str:
 def after_failed_try(  # noqa: PLR0911 - one return per row of the table
     deferral: Deferral,
     *,
-    outcome: str,
+    outcome: Mishap,
     error: str,
     redelivery: str,
     alive_lately: bool,
@@ -234,11 +263,17 @@ def after_failed_try(  # noqa: PLR0911 - one return per row of the table
     | gateway  | no, for `gateway_ceiling` after the first, while the workspace shows life; at least `gateway_backoff` |
     | idle     | yes     | dead letter `idle_timeout`, unless redelivery is `always`                  |
     | maybe    | yes     | dead letter under `never`; else again, marked                              |
+    | told     | yes     | again, marked, whatever `redelivery` says: the next try asks for the task first |
+    | followed | no      | again, marked: as above                                                    |
+    | silent   | yes     | again, marked: as above, while there are attempts left                     |
+
+    A try that asks for a task delivers nothing, so `redelivery` is not asked. What was asked about has been delivered
+    once at least; whoever finds the task forgotten counts on that.
     """
     wait = backoff(deferral.tries, policy, chance)
-    if outcome == "not_sent":
+    if outcome == Mishap.NOT_SENT:
         return Again(at=now + wait, attempts=deferral.attempts, maybe=deferral.maybe, gateway_since=None, error=error)
-    if outcome == "gateway" and alive_lately:
+    if outcome == Mishap.GATEWAY and alive_lately:
         since = deferral.gateway_since or now
         if now - since < timedelta(seconds=policy.gateway_ceiling):
             wait = max(wait, timedelta(seconds=policy.gateway_backoff))
@@ -246,9 +281,12 @@ def after_failed_try(  # noqa: PLR0911 - one return per row of the table
                 at=now + wait, attempts=deferral.attempts, maybe=deferral.maybe, gateway_since=since, error=error
             )
         return Bury(reason=f"gateway answers for {policy.gateway_ceiling:g} s: {error}")
-    if redelivery == "never":
+    if outcome in {Mishap.TOLD, Mishap.FOLLOWED}:
+        attempts = deferral.attempts + 1 if outcome == Mishap.TOLD else max(deferral.attempts, 1)
+        return Again(at=now + wait, attempts=attempts, maybe=True, gateway_since=None, error=error)
+    if redelivery == "never" and outcome != Mishap.SILENT:
         return Bury(reason=not_again(error))
-    if outcome == "idle" and redelivery != "always":
+    if outcome == Mishap.IDLE and redelivery != "always":
         return Bury(reason="idle_timeout")
     attempts = deferral.attempts + 1
     if 0 < policy.attempts <= attempts:

@@ -14,6 +14,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from proxy.core.deferral import JournalMode
 from proxy.core.lifecycle import PARKED, RESTING, Cause, Desired, Lifecycle, Status, may_move, may_want, move
 from proxy.core.liveness import Strikes
 from proxy.core.outcome import DeadAction, Redelivery, UnmanagedAway
@@ -50,7 +51,7 @@ class LastVerdict:
 class Settings:
     """What an admin may set per workspace; None means the configured default.
 
-    `allow_from` is the list of those who may call it, as the admin wrote it (`core.access`).
+    `host` is a host name of its own, in lower case. `allow_from` is the list of those who may call it, as the admin wrote it (`core.access`).
     """
 
     max_concurrent: int | None = None
@@ -59,6 +60,8 @@ class Settings:
     redelivery: Redelivery | None = None
     profile: str | None = None
     hold_seconds: float | None = None
+    host: str | None = None
+    journal: JournalMode | None = None
     policy: Mapping[str, Any] = field(default_factory=dict)
     probe: Mapping[str, Any] | None = None
     allow_from: tuple[str, ...] | None = None

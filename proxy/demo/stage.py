@@ -95,6 +95,7 @@ class Stage:
         environment |= {
             "HOLDFAST_ADMIN_TOKEN": self._admin_token,
             "HOLDFAST_UPSTREAM_ALLOW": "127.0.0.0/8",
+            "HOLDFAST_DEFAULTS_HOLD_SECONDS": "0",  # the story shows receipts, not waiting
             "PYTHONUNBUFFERED": "1",
         }
         words = ["-m", "proxy", "serve", "--port", "0", "--data", str(self._folder / "holdfast.db")]

@@ -30,6 +30,7 @@ from proxy.core.deferral import (
     Again,
     Deferral,
     Lease,
+    Mishap,
     RawHeaders,
     RetryPolicy,
     State,
@@ -54,6 +55,17 @@ from proxy.store.laws import UNHEARD
 from proxy.store.vault import VaultFailure
 from proxy.telemetry import EventName, Telemetry
 
+FORGOTTEN = "the agent does not know its task any more"
+CLASSES = {
+    Mishap.NOT_SENT: Mishap.NOT_SENT,
+    Mishap.GATEWAY: Mishap.GATEWAY,
+    Mishap.IDLE: Mishap.IDLE,
+    Mishap.MAYBE: Mishap.MAYBE,
+    Mishap.TOLD: Mishap.MAYBE,
+    Mishap.FOLLOWED: Mishap.NOT_SENT,
+    Mishap.SILENT: Mishap.NOT_SENT,
+}
+"""What a try's mishap says of whether the request was sent in it, in the words of the log and the events."""
 TOLD_TRIES = 5
 """So many tries of a deferral are all told in the decision log."""
 REDELIVERY_HEADER = b"Holdfast-Redelivery"
@@ -112,6 +124,8 @@ class Attempts:
         self._chance = chance
         self._new_token = new_token
         self._retry = retry
+        self.objection: Callable[[Route, Deferral], str | None] = lambda *_: None
+        """Says why a deferral must not be delivered after all."""
 
     # Beginning
 
@@ -148,6 +162,9 @@ class Attempts:
         What an admin drove again has another last error than a silent holder's: that it may have been delivered was
         known then.
         """
+        if (objection := self.objection(route, deferral)) is not None:
+            await self.bury(deferral, objection)
+            return None
         if deferral.last_error in UNHEARD and await self._end_unheard(route, deferral):
             return None
         try:
@@ -169,11 +186,26 @@ class Attempts:
             if told is not None:
                 await self.complete(route, deferral, stored_call(deferral), told, task=deferral.task)
                 return True
+        if resumable(route, deferral):
+            return False  # its task is asked for first, and that delivers nothing
+        return await self._not_again(route, deferral, deferral.last_error)
+
+    async def forgotten(self, route: Route, deferral: Deferral, why: str) -> bool:
+        """The agent has forgotten the task that it had named: True where that is the deferral's end.
+
+        What an admin drove again is sent again: that it may have been delivered was known then.
+        """
+        if deferral.attempts == 0 and deferral.last_error not in UNHEARD:
+            return False
+        return await self._not_again(route, deferral, f"{why} ({deferral.last_error})")
+
+    async def _not_again(self, route: Route, deferral: Deferral, error: str | None) -> bool:
+        """End what may have been delivered, if it must not be sent again."""
         reason = None
         if route.effective.redelivery is Redelivery.NEVER:
-            reason = not_again(deferral.last_error)
+            reason = not_again(error)
         elif 0 < self._retry.attempts <= deferral.attempts:
-            reason = attempts_used_up(deferral.attempts, deferral.last_error)
+            reason = attempts_used_up(deferral.attempts, error)
         if reason is None:
             return False
         await self.bury(deferral, reason)
@@ -206,9 +238,10 @@ class Attempts:
                 context_id=deferral.context_id,
                 at=now,
             )
+            standing = await self._tasks.standing(route, deferral) if kept.refused else None
             ending = replace(
                 ending,
-                task=StoredTask(json=kept.task_json, version=kept.version.value, state=kept.state),
+                task=standing or StoredTask(json=kept.task_json, version=kept.version.value, state=kept.state),
                 upstream_task_id=kept.upstream_task_id,
                 upstream_context_id=kept.upstream_context_id,
             )
@@ -223,12 +256,12 @@ class Attempts:
         route: Route,
         deferral: Deferral,
         *,
-        outcome: str,
+        outcome: Mishap,
         reason: str,
         alive_lately: bool,
         verdict: Verdict | None = None,
     ) -> Settled | None:
-        """A try brought no answer; None when the lease was lost. `outcome` as in `core.deferral.after_failed_try`.
+        """A try brought no answer; None when the lease was lost. `outcome`: see `core.deferral.after_failed_try`.
 
         Raises:
             StoreFailure: nothing was written; the lease stands.
@@ -254,7 +287,7 @@ class Attempts:
             gateway_since=step.gateway_since,
             error=step.error,
         )
-        facts: dict[str, object] = {"reason": reason, "class": outcome, "attempts": step.attempts}
+        facts: dict[str, object] = {"reason": reason, "class": CLASSES[outcome].value, "attempts": step.attempts}
         line = None
         if is_told(deferral) or reason != deferral.last_error:
             told = {**facts, "try": deferral.tries, "next_attempt_at": rfc3339(step.at)}
@@ -351,6 +384,12 @@ class Attempts:
             request_id=deferral.request_id,
             receipt=deferral.id,
         )
+
+
+def resumable(route: Route, deferral: Deferral) -> bool:
+    """The agent has named its task, which was not over then, and can be asked for it (`loops.taking_up`)."""
+    is_open = deferral.task is not None and deferral.task.state not in TERMINAL
+    return not route.polling and deferral.maybe and is_open and deferral.upstream_task_id is not None
 
 
 def is_told(deferral: Deferral) -> bool:

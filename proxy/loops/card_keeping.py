@@ -3,8 +3,9 @@
 Owns: what of the cards that pass is written, and when.
 Knows nothing of: HTTP, how a card is shown to clients.
 
-A card that passes is compared with the kept one in memory. Only one that differs is written, some time later and by
-nobody who waits: however often an agent's card changes, there is one write per workspace and interval.
+A card that passes, or that the readiness probe is shown, is compared with the kept one in memory. Only one that differs
+is written, some time later and by nobody who waits: however often an agent's card changes, there is one write per
+workspace and interval.
 """
 
 from dataclasses import replace
@@ -16,7 +17,7 @@ from proxy.core import a2a
 from proxy.core.workspace import Workspace
 from proxy.loops.background import Background
 from proxy.loops.records import Records
-from proxy.loops.routing import Route
+from proxy.loops.routing import Route, Routing
 from proxy.telemetry import EventName, Telemetry
 
 
@@ -24,14 +25,28 @@ class CardKeeping:
     """Keeps cards of at most `most` bytes; 0 keeps none. A changed one is written within `delay` seconds."""
 
     def __init__(
-        self, *, records: Records, background: Background, telemetry: Telemetry, delay: float, most: int
+        self,
+        *,
+        routing: Routing,
+        records: Records,
+        background: Background,
+        telemetry: Telemetry,
+        delay: float,
+        most: int,
     ) -> None:
+        self._routing = routing
         self._records = records
         self._background = background
         self._telemetry = telemetry
         self._delay = delay
         self._most = most
         self._latest: dict[str, dict[str, Any]] = {}
+
+    def probed(self, workspace_id: str, body: bytes) -> None:
+        """A probe was shown what may be this workspace's card."""
+        route = self._routing.get(workspace_id)
+        if route is not None and a2a.is_card(body):
+            self.take(route, body)
 
     def take(self, route: Route, body: bytes) -> None:
         """A workspace's agent has just shown this card to everybody."""

@@ -12,11 +12,13 @@ from datetime import datetime, timedelta
 from proxy.clock import Now
 from proxy.core import a2a
 from proxy.core.decision import Decision
-from proxy.core.deferral import ACTIVE, Deferral, Lease, Priority, RawHeaders, State, StoredRequest, StoredTask
+from proxy.core.deferral import ACTIVE, Deferral, Lease, Priority, RawHeaders, State, StoredRequest
 from proxy.core.errors import CallerError, ProxyError
 from proxy.core.times import rfc3339
+from proxy.loops.continuing import Continued, continued, submitted
 from proxy.loops.deferral_lines import ended_line, taken_back_line
 from proxy.loops.followers import Followers
+from proxy.loops.push_configs import PushConfigs
 from proxy.loops.queue_sizes import QueueSizes
 from proxy.loops.routing import Route, Routing
 from proxy.loops.stored_requests import ended_task, pack, resubmitted_task, split_credentials, unpack
@@ -84,10 +86,12 @@ class Deferring:
         rules: QueueRules,
         sizes: QueueSizes,
         followers: Followers,
+        pushes: PushConfigs,
     ) -> None:
         self._store = store
         self._sizes = sizes
         self.followers = followers
+        self._pushes = pushes
         self._routing = routing
         self._vault = vault
         self._now = now
@@ -111,10 +115,17 @@ class Deferring:
         """Put a request away; the row is committed when this returns. With a lease it is adopted: a call is running.
 
         Raises:
-            CallerError: the key is in use for other content (409), the queue is full (429), the workspace gone (404).
+            CallerError: the key is in use for other content (409), the queue is full (429), the workspace gone (404),
+                its push notification configuration cannot be used (400).
             ProxyError: the store could not commit (503, `busy`); nothing was stored.
         """
-        deferral = self._deferral(route, incoming, maybe=maybe, error=error)
+        try:
+            goes_on = await continued(self._store, route, incoming.call, incoming.caller)
+        except StoreFailure as problem:
+            self._refused(route, incoming, problem.reason)
+            raise queue_unavailable() from problem
+        made = self._deferral(route, incoming, goes_on, maybe=maybe, error=error)
+        deferral = await self._pushes.taken(made, incoming.call)
         now = deferral.enqueued_at
         if lease is not None:
             deferral = replace(
@@ -141,7 +152,10 @@ class Deferring:
                 raise queue_unavailable() from problem
             if placed.expired is not None:
                 self.ended(placed.expired)
-            return self._placed(route, incoming, placed, rule=decision.rule if decision is not None else None)
+            receipt = self._placed(route, incoming, placed, rule=decision.rule if decision is not None else None)
+        if goes_on is not None and not receipt.joined:
+            await self._pushes.carried_on(receipt.deferral)
+        return receipt
 
     def _refused(self, route: Route, incoming: Incoming, problem: str) -> None:
         self._telemetry.emit(
@@ -195,9 +209,13 @@ class Deferring:
         """Take note in the routing table that a deferral is active now."""
         self._sizes.added(route, deferral.size)
         self._routing.watch(watch_of(deferral))
+        if deferral.push is not None:
+            self._pushes.added(deferral.id, deferral.push.id)
         self.moved(route)
 
-    def _deferral(self, route: Route, incoming: Incoming, *, maybe: bool, error: str | None) -> Deferral:
+    def _deferral(
+        self, route: Route, incoming: Incoming, goes_on: Continued | None, *, maybe: bool, error: str | None
+    ) -> Deferral:
         now = self._now()
         call = incoming.call
         is_a2a = call.binding is not a2a.Binding.OTHER
@@ -206,12 +224,13 @@ class Deferring:
         sealed, plain = split_credentials(incoming.headers, route.credential_headers)
         context_id = call.context_id or (a2a.new_context_id(self._chance, now) if is_a2a else None)
         task_id = a2a.provisional_id(self._chance, now) if is_a2a else None
+        if goes_on is not None:
+            context_id, task_id = goes_on.context_id or context_id, goes_on.task_id
         task = None
         if task_id is not None and context_id is not None:
-            said = a2a.submitted_task(
-                call, task_id=task_id, context_id=context_id, at=now, text=QUEUED_TEXT, metadata=_seen(route)
+            task = submitted(
+                call, goes_on, task_id=task_id, context_id=context_id, at=now, text=QUEUED_TEXT, metadata=_seen(route)
             )
-            task = StoredTask(json=said, version=call.version.value, state="submitted")
         return Deferral(
             id=deferral_id,
             workspace_id=route.id,
@@ -304,6 +323,9 @@ class Deferring:
         if route is not None:
             self._sizes.removed(route)
             self.moved(route)
+        where, context = deferral.workspace_id, deferral.context_id
+        self._routing.unwatch_task(where, deferral.task_id)
+        self._routing.know_context(where, deferral.caller, context, deferral.upstream_context_id)
         if not deferral.adopted:
             self._routing.unwatch_context(deferral.workspace_id, deferral.context_id)
         if deferral.state is State.COMPLETED and self._rules.idempotency_retention > 0:

@@ -14,6 +14,7 @@ from proxy.clock import Now
 from proxy.core.access import AccessRule, closes_circle, listed_caller
 from proxy.core.addresses import AddressPolicy, UnsafeUrl, check_url, read_url
 from proxy.core.decision import Trigger
+from proxy.core.deferral import JournalMode
 from proxy.core.errors import CallerError
 from proxy.core.lifecycle import Desired, Status
 from proxy.core.outcome import DeadAction, Redelivery, UnmanagedAway
@@ -29,7 +30,7 @@ from proxy.store import Store, TokenRecord
 from proxy.telemetry import EventName, Telemetry
 
 DOWN = frozenset({Status.OFFLINE, Status.ABANDONED})
-SETTINGS = ("max_concurrent", "profile", "hold_seconds", "probe", "allow_from")
+SETTINGS = ("max_concurrent", "profile", "hold_seconds", "host", "probe", "allow_from")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +171,12 @@ class Enrolling:
 
     def _registration(self, said: Mapping[str, Any], *, by_admin: bool) -> Registration:
         settings: dict[str, Any] = {name: said[name] for name in SETTINGS if name in said}
-        choices = {"dead_action": DeadAction, "unmanaged_away": UnmanagedAway, "redelivery": Redelivery}
+        choices = {
+            "dead_action": DeadAction,
+            "unmanaged_away": UnmanagedAway,
+            "redelivery": Redelivery,
+            "journal": JournalMode,
+        }
         settings |= {name: choice(said[name]) for name, choice in choices.items() if name in said}
         if "policy" in said:
             settings["policy"] = msgspec.to_builtins(said["policy"])
@@ -208,6 +214,9 @@ class Enrolling:
         elif said.get("parent") is not None and closes_circle(workspace.id, said["parent"], self._routing.parent):
             problems.append(f"parent: {said['parent']} is below this workspace")
         problems += _list_problems(said.get("allow_from") or ())
+        host = workspace.settings.host
+        if host is not None and not self._routing.may_be_named(workspace.id, host):
+            problems.append(f"host: {host} is Holdfast's own name, an address, or another workspace's")
         try:
             self._routing.check_policy(workspace)
         except PolicyError as problem:

@@ -12,7 +12,7 @@ when it waits next: between looking and waiting nothing is missed, as long as it
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -44,6 +44,8 @@ class Followers:
 
     def __init__(self) -> None:
         self._following: dict[str, set[Following]] = {}
+        self.heard: Callable[[str], None] = lambda _: None
+        """Hears all news: whoever follows many deferrals for long, and not one at a time."""
 
     @contextmanager
     def follow(self, deferral_id: str) -> Iterator[Following]:
@@ -62,6 +64,7 @@ class Followers:
         """Something about this deferral was committed: an event, an end, a way back into the queue."""
         for following in self._following.get(deferral_id, ()):
             following.ring()
+        self.heard(deferral_id)
 
     def __contains__(self, deferral_id: str) -> bool:
         """Whether anybody follows it."""

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from hmac import compare_digest
 
 from proxy.clock import Now
-from proxy.core.deferral import Deferral, State, StoredAnswer, poller
+from proxy.core.deferral import Deferral, Mishap, State, StoredAnswer, poller
 from proxy.core.errors import CallerError
 from proxy.loops.attempts import Attempts, Settled
 from proxy.loops.routing import Route
@@ -86,7 +86,9 @@ class HeldLeases:
     async def fail(self, route: Route, deferral: Deferral, error: str, *, retry: bool) -> Settled:
         """The workspace gives a deferral up, for now or for good; it may have begun, so it is marked and counted."""
         if retry:
-            settled = await self._attempts.failed(route, deferral, outcome="maybe", reason=error, alive_lately=True)
+            settled = await self._attempts.failed(
+                route, deferral, outcome=Mishap.MAYBE, reason=error, alive_lately=True
+            )
         else:
             buried = await self._attempts.bury(deferral, error, maybe=True)
             settled = Settled(state=State.DEAD_LETTERED) if buried is not None else None

@@ -5,7 +5,7 @@ Knows nothing of: when to ask, what an answer means.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -15,13 +15,16 @@ from proxy.core.evidence import ProbeState
 from proxy.core.workspace import Workspace
 from proxy.forward import UpstreamFailure, UpstreamRequest
 from proxy.forward.pool import Pool
+from proxy.probes import Fetched
 from proxy.runtimes import Adopted, Exited, Posted, Runtime, RuntimeContext
 
 DEFAULT_PROBE = "agent_card"
 
 
 class Hosts(Protocol):
-    """What the loops need of runtimes and probes."""
+    """What the loops need of runtimes and probes. `on_card` hears of every card that a probe is shown, by workspace."""
+
+    on_card: Callable[[str, bytes], None]
 
     def runtime(self, workspace: Workspace) -> Runtime:
         """The runtime that hosts a workspace."""
@@ -59,6 +62,7 @@ class Hosting:
 
     def __init__(self, context: RuntimeContext, pool: Pool, *, probe_timeout: float) -> None:
         self._pool = pool
+        self.on_card: Callable[[str, bytes], None] = lambda _id, _card: None
         context = replace(context, post=_Reach(pool, own_child=False).post)
         self._runtimes: dict[str, Runtime] = {name: runtimes.create(name, context) for name in runtimes.names()}
         self._probe_timeout = probe_timeout
@@ -128,6 +132,8 @@ class Hosting:
             workspace_id=workspace.id, incarnation=workspace.incarnation, url=workspace.url, spec=spec
         )
         reading = await probe.probe(target, self._probe_timeout)
+        if reading.card is not None:
+            self.on_card(workspace.id, reading.card)
         return reading.ready
 
     def _probe_context(self, *, own_child: bool) -> probes.ProbeContext:
@@ -150,7 +156,7 @@ class _Reach:
         self._pool = pool
         self._own_child = own_child
 
-    async def fetch(self, url: str, *, timeout: float, max_bytes: int) -> int:  # noqa: ASYNC109 - the contract's word
+    async def fetch(self, url: str, *, timeout: float, max_bytes: int) -> Fetched:  # noqa: ASYNC109 - the contract's word
         request = UpstreamRequest(
             method="GET",
             url=url,
@@ -162,14 +168,15 @@ class _Reach:
         try:
             async with asyncio.timeout(timeout):
                 answer = await self._pool.send(request)
+                body: bytes | None = None
                 try:
-                    await answer.read(max_bytes)
+                    body = await answer.read(max_bytes)
                 except UpstreamFailure as failure:
                     if failure.reason != "too_large":
                         raise
                 finally:
                     await answer.aclose()
-                return answer.status
+                return Fetched(status=answer.status, headers=answer.headers, body=body)
         except UpstreamFailure as failure:
             raise ConnectionError(failure.reason) from failure
 

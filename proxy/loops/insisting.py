@@ -13,10 +13,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from proxy.core.deferral import Deferral
 from proxy.store import StoreFailure
+from proxy.telemetry import EventName, Telemetry
 
 T = TypeVar("T")
 
+INSISTENCE = 10
+"""So many leases long the outcome of a try is kept at hand while the store cannot take it."""
 FIRST_WAIT = 0.1
 LONGEST_WAIT = 2.0
 """Seconds; shorter than the pause between sweeps for leases that ran out, so that this one comes first."""
@@ -43,3 +47,29 @@ async def insist(
                 raise
         await asyncio.sleep(wait)
         wait = min(wait * 2, LONGEST_WAIT)
+
+
+class Insistence:
+    """Insists on what tries at deliveries led to, for so many seconds, and tells when the store does not take it."""
+
+    def __init__(self, telemetry: Telemetry, *, seconds: float) -> None:
+        self._telemetry = telemetry
+        self._seconds = seconds
+
+    async def written(self, deferral: Deferral, write: Callable[[], Awaitable[T]]) -> T:
+        """What `write` returns, as soon as the store can.
+
+        Raises:
+            StoreFailure: it still could not when the time was over.
+        """
+
+        def tell(problem: StoreFailure) -> None:
+            self._telemetry.emit(
+                EventName.DEFERRAL_UNWRITTEN,
+                workspace=deferral.workspace_id,
+                receipt=deferral.id,
+                request_id=deferral.request_id,
+                fields={"problem": problem.reason},
+            )
+
+        return await insist(write, seconds=self._seconds, failed=tell)

@@ -1,8 +1,8 @@
 """The replayer: leases a workspace's deferrals in order and sends them when it is back.
 
-Owns: the bell, the sweep, slow start, lease renewal, and sending what is leased.
+Owns: the bell, the sweep, slow start, lease renewal, and the order of a try: ask, send, write.
 Knows nothing of: how a deferral came to be, how order is kept (the store's claim does), what the outcome of a try makes
-of a deferral (`loops.attempts`), how answers look.
+of a deferral (`loops.attempts`), how a request is sent and its answer read (`loops.streamed_tries`, `loops.taking_up`).
 
 Theory of operation. The replayer is a lease holder like any other; it only lives inside the proxy. A bell (readiness,
 registration, a beat, a finished replay, a new deferral for a healthy workspace) wakes the workspace's drain; a sweep
@@ -16,34 +16,27 @@ whoever gives up lets the lease end. A workspace that begins to poll while a lea
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TypeVar
 
 from proxy.clock import Now
 from proxy.core import a2a
 from proxy.core.decision import Trigger
-from proxy.core.deferral import Deferral, Lease, State, StoredAnswer
+from proxy.core.deferral import Deferral, Lease, Mishap, State, StoredAnswer
 from proxy.core.lifecycle import Status
 from proxy.core.outcome import Outcome
-from proxy.forward import UpstreamFailure
-from proxy.forward.headers import answer_headers
 from proxy.loops.attempts import Attempts, Ready
 from proxy.loops.background import Background
-from proxy.loops.dialing import Dialer, Failed, gateway
+from proxy.loops.dialing import Dialer, Failed
 from proxy.loops.gate import Gate
-from proxy.loops.insisting import insist
+from proxy.loops.insisting import Insistence
 from proxy.loops.queue_sizes import QueueSizes
 from proxy.loops.routing import Route, Routing
+from proxy.loops.streamed_tries import LeaseLost, Told, Tries, Unfinished
+from proxy.loops.taking_up import Forgotten, NotTaken, TakingUp
 from proxy.store import Store, StoreFailure
-from proxy.telemetry import EventName, Telemetry
-
-T = TypeVar("T")
 
 MOST_DUE = 1000
-INSISTENCE = 10
-"""So many leases long the outcome of a try is kept at hand while the store cannot take it."""
 
 
 @dataclass(slots=True)
@@ -73,29 +66,31 @@ class Replayer:
         store: Store,
         routing: Routing,
         attempts: Attempts,
+        tries: Tries,
+        taking_up: TakingUp,
+        insistence: Insistence,
         dialer: Dialer,
         gate: Gate,
         background: Background,
         now: Now,
-        telemetry: Telemetry,
         owner: str,
         lease: float,
         expect_after: float,
-        answer_limit: int,
         sizes: QueueSizes,
     ) -> None:
         self._store = store
         self._routing = routing
         self._attempts = attempts
+        self._tries = tries
+        self._taking_up = taking_up
+        self._insistence = insistence
         self._dialer = dialer
         self._gate = gate
         self._background = background
         self._now = now
-        self._telemetry = telemetry
         self._owner = owner
         self._lease = lease
         self._expect_after = expect_after
-        self._answer_limit = answer_limit
         self._sizes = sizes
         self._drains: dict[str, _Drain] = {}
         self._stopping = False
@@ -177,14 +172,14 @@ class Replayer:
     async def adopted_answered(self, route: Route, deferral: Deferral, call: a2a.Call, answer: StoredAnswer) -> None:
         """The adopted call brought its answer."""
         try:
-            await self._written(deferral, lambda: self._attempts.complete(route, deferral, call, answer))
+            await self._insistence.written(deferral, lambda: self._attempts.complete(route, deferral, call, answer))
         finally:
             self._let_go(route, deferral)
 
     async def adopted_broke(self, route: Route, deferral: Deferral, failed: Failed) -> None:
         """The adopted call broke: from now on it is a deferral like any other."""
         try:
-            await self._failed(route, deferral, failed)
+            await self._failed(route, deferral, failed, mishap_of(failed))
         finally:
             self._let_go(route, deferral)
 
@@ -247,49 +242,74 @@ class Replayer:
 
     async def _try(self, route: Route, deferral: Deferral) -> bool:
         """Send it once; True when the deferral has ended."""
-        ready = await self._written(deferral, lambda: self._attempts.begin(route, deferral))
+        ready = await self._insistence.written(deferral, lambda: self._attempts.begin(route, deferral))
         if ready is None:
             return True
         if not self._may_dial(route):
-            await self._written(deferral, lambda: self._attempts.give_back(route, deferral, "nobody dials it now"))
+            await self._insistence.written(
+                deferral, lambda: self._attempts.give_back(route, deferral, "nobody dials it now")
+            )
             return False
-        failed = await self._send(route, ready)
-        if failed is None:
-            return True
-        return await self._failed(route, deferral, failed)
-
-    async def _send(self, route: Route, ready: Ready) -> Failed | None:
-        deferral, request = ready.deferral, ready.deferral.request
         drain = self._drains.setdefault(route.id, _Drain())
         drain.dialing += 1
         try:
-            async with self._dialer.call(
-                route, method=request.method, tail=request.tail, headers=ready.headers, body=ready.body
-            ) as answer:
-                content = await answer.read(self._answer_limit)
-                if gateway(answer.status):
-                    return Failed(outcome=Outcome.GATEWAY, reason=f"upstream answered {answer.status}")
-                stored = StoredAnswer(
-                    status=answer.status, headers=answer_headers(answer.headers, reframed=True), body=content
-                )
-        except UpstreamFailure as problem:
-            return Failed(outcome=problem.outcome, reason=problem.reason)
+            return await self._asked_and_sent(route, ready)
+        except LeaseLost:
+            self._attempts.lost(deferral)
+            return False
         finally:
             drain.dialing -= 1
-        self._dialer.answered(route)
-        await self._written(deferral, lambda: self._attempts.complete(route, deferral, ready.call, stored))
-        return None
 
-    async def _failed(self, route: Route, deferral: Deferral, failed: Failed) -> bool:
+    async def _asked_and_sent(self, route: Route, ready: Ready) -> bool:
+        """Ask for the task where there may be one, else send; write what came of it. True when that is the end."""
+        deferral = ready.deferral
+        got = await self._taking_up.take_up(route, ready)
+        if isinstance(got, Forgotten):
+            why = got.why
+            if await self._insistence.written(deferral, lambda: self._attempts.forgotten(route, deferral, why)):
+                return True
+        if got is None or isinstance(got, Forgotten):
+            life = route.workspace.incarnation
+            sent = await self._tries.send(route, ready)
+            if isinstance(sent, Unfinished):
+                got = await self._unfinished(route, ready, sent, life)
+            else:
+                got = sent if isinstance(sent, Told) else NotTaken(failed=sent, mishap=mishap_of(sent))
+        if isinstance(got, NotTaken):
+            return await self._failed(route, deferral, got.failed, got.mishap)
+        answered = got
+        self._dialer.answered(route)
+        await self._insistence.written(
+            deferral,
+            lambda: self._attempts.complete(route, deferral, ready.call, answered.answer, task=answered.task),
+        )
+        return True
+
+    async def _unfinished(self, route: Route, ready: Ready, sent: Unfinished, life: int) -> Told | NotTaken:
+        """A story stopped before its task did. One that ended as if that were all is looked into here and now."""
+        task = sent.story.task
+        named = task.upstream_task_id if task is not None else None
+        if sent.broken is not None:
+            self._taking_up.broke_off(ready.deferral, life)
+            mishap = mishap_of(sent.broken)
+            return NotTaken(failed=sent.broken, mishap=mishap if named is None else Mishap.TOLD)
+        if named is not None:
+            went_on = await self._taking_up.follow(route, ready, sent.story, named)
+            if isinstance(went_on, Told):
+                return went_on
+            if isinstance(went_on, NotTaken):
+                return NotTaken(failed=went_on.failed, mishap=Mishap.TOLD)
+        return await self._tries.told(ready.deferral, sent.story)
+
+    async def _failed(self, route: Route, deferral: Deferral, failed: Failed, mishap: Mishap) -> bool:
         """Judge the workspace, write what the failure makes of the deferral; True when that is its end."""
         judgement = await self._gate.ask(route, Trigger.REPLAY, request_id=deferral.request_id)
-        outcome = {Outcome.NOT_SENT: "not_sent", Outcome.GATEWAY: "gateway"}.get(failed.outcome, "maybe")
-        settled = await self._written(
+        settled = await self._insistence.written(
             deferral,
             lambda: self._attempts.failed(
                 route,
                 deferral,
-                outcome="idle" if failed.idle else outcome,
+                outcome=Mishap.IDLE if failed.idle else mishap,
                 reason=failed.reason,
                 alive_lately=judgement.verdict.name == "busy" or route.alive_lately(self._now()),
                 verdict=judgement.verdict,
@@ -304,16 +324,7 @@ class Replayer:
     async def _ring_later(self, route: Route) -> None:
         self.ring(route)
 
-    async def _written(self, deferral: Deferral, write: Callable[[], Awaitable[T]]) -> T:
-        """What a try led to, written as soon as the store can."""
 
-        def tell(problem: StoreFailure) -> None:
-            self._telemetry.emit(
-                EventName.DEFERRAL_UNWRITTEN,
-                workspace=deferral.workspace_id,
-                receipt=deferral.id,
-                request_id=deferral.request_id,
-                fields={"problem": problem.reason},
-            )
-
-        return await insist(write, seconds=INSISTENCE * self._lease, failed=tell)
+def mishap_of(failed: Failed) -> Mishap:
+    """What the failure of a send is to its deferral, as far as its class tells."""
+    return {Outcome.NOT_SENT: Mishap.NOT_SENT, Outcome.GATEWAY: Mishap.GATEWAY}.get(failed.outcome, Mishap.MAYBE)

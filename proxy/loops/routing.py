@@ -14,10 +14,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from proxy.config import Config
 from proxy.core import a2a
 from proxy.core.access import listed_callers
+from proxy.core.deferral import JournalMode
 from proxy.core.lifecycle import SERVING, Desired
 from proxy.core.liveness import Previous
 from proxy.core.outcome import DeadAction, Redelivery, UnmanagedAway
@@ -25,6 +27,7 @@ from proxy.core.presets import LivenessPolicy, policy_from
 from proxy.core.restart import OPEN_PHASES, Restart, RestartPolicy, Trigger
 from proxy.core.tokens import Owner, TokenKind
 from proxy.core.workspace import DeliveryMode, Settings, Workspace
+from proxy.settings import Profile
 from proxy.store import QueueSize, Signs, Snapshot, TokenRecord, Watch
 
 NO_SETTINGS = Settings()
@@ -56,6 +59,9 @@ class Effective:
     unmanaged_away: UnmanagedAway
     redelivery: Redelivery
     max_concurrent: int
+    hold_seconds: float
+    journal: JournalMode
+    profile: Profile
     listed: frozenset[str]
 
 
@@ -63,8 +69,9 @@ class Effective:
 class Route:
     """One workspace as this process sees it.
 
-    `contexts` counts unfinished deferrals per contextId, `keys` maps (caller, idempotency key) to a deferral id. While
-    they are empty, no request body is read for their sake.
+    `contexts` counts unfinished deferrals per contextId, `keys` maps (caller, idempotency key) to a deferral id,
+    `tasks` counts messages that wait for tasks with the agent's own ids. While they are empty, no request body is read
+    for their sake. `foreign_contexts`: by caller, what the agent calls contexts that it did not take over.
     `busy` counts calls in flight, direct ones and replays. `pulses` are those calls' idle windows. `others` are the
     tasks beyond those calls that the agent was at when it beat last, as told to this proxy. `degraded_in` is the
     incarnation in which its beats say that it is degraded.
@@ -82,6 +89,8 @@ class Route:
     size: QueueSize = field(default_factory=QueueSize)
     contexts: Counter[str] = field(default_factory=Counter)
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
+    tasks: Counter[str] = field(default_factory=Counter)
+    foreign_contexts: dict[str | None, dict[str, str]] = field(default_factory=dict)
     cycles: tuple[Restart, ...] = ()
     previous: Previous | None = None
     found: Mapping[str, Any] = field(default_factory=dict)
@@ -185,6 +194,8 @@ class Routing:
         self.access_rule = config.access.rule
         self._routes: dict[str, Route] = {}
         self.unwritten: dict[str, Route] = {}
+        self.hosts: dict[str, str] = {}
+        """Workspaces by the host names of their own."""
         self._usual: Effective | None = None
         self._owners: dict[str, Owner] = {}
         self.tokens_version = object()
@@ -208,6 +219,8 @@ class Routing:
                 known.note_cycle(cycle)
         for watch in snapshot.watched:
             self.watch(watch)
+        for named in snapshot.contexts:
+            self.know_context(named.workspace_id, named.caller, named.context_id, named.upstream_id)
         self.ready = True
 
     def get(self, workspace_id: str) -> Route | None:
@@ -228,15 +241,34 @@ class Routing:
         if route is None:
             route = Route(workspace=workspace, effective=self._effective(workspace), unwritten=self.unwritten)
             self._routes[workspace.id] = route
+            self._name(workspace.id, None, workspace.settings.host)
         elif workspace.version >= route.workspace.version:
             if workspace.settings is not route.workspace.settings:
                 route.effective = self._effective(workspace)
+                self._name(workspace.id, route.workspace.settings.host, workspace.settings.host)
             route.workspace = workspace
         return route
 
+    def may_be_named(self, workspace_id: str, host: str) -> bool:
+        """Whether a workspace may have this host name: it is nobody else's, and no way to Holdfast itself."""
+        public = urlsplit(self._config.public_url or "").hostname
+        last = host.rpartition(".")[2]
+        if host in {"localhost", public} or last.isdigit():
+            return False
+        return self.hosts.get(host, workspace_id) == workspace_id
+
+    def _name(self, workspace_id: str, before: str | None, now: str | None) -> None:
+        """A workspace's own host name is another now."""
+        if before is not None and before != now and self.hosts.get(before) == workspace_id:
+            del self.hosts[before]
+        if now is not None:
+            self.hosts.setdefault(now, workspace_id)
+
     def drop(self, workspace_id: str) -> None:
-        """Forget a removed workspace and its tokens."""
-        self._routes.pop(workspace_id, None)
+        """Forget a removed workspace, its host name and its tokens."""
+        gone = self._routes.pop(workspace_id, None)
+        if gone is not None:
+            self._name(workspace_id, gone.workspace.settings.host, None)
         dead = [
             token.id
             for token in self._tokens.values()
@@ -273,6 +305,9 @@ class Routing:
             unmanaged_away=settings.unmanaged_away or config.defaults.unmanaged_away or UnmanagedAway.DEFER,
             redelivery=settings.redelivery or config.defaults.redelivery,
             max_concurrent=settings.max_concurrent or config.defaults.max_concurrent,
+            hold_seconds=config.defaults.hold_seconds if settings.hold_seconds is None else settings.hold_seconds,
+            journal=settings.journal or config.defaults.journal,
+            profile=Profile(settings.profile) if settings.profile is not None else config.defaults.profile,
             listed=listed_callers(listed),
         )
 
@@ -322,6 +357,23 @@ class Routing:
                 self._finished.append((watch.completed_at, route.id, key, watch.deferral_id))
         if watch.active and not watch.adopted and watch.context_id is not None:
             route.contexts[watch.context_id] += 1
+        if watch.active and watch.task_id is not None and not a2a.is_provisional(watch.task_id):
+            route.tasks[watch.task_id] += 1
+
+    def know_context(self, workspace_id: str, caller: str | None, ours: str | None, theirs: str | None) -> None:
+        """An agent works in another context than its caller named, or was promised."""
+        route = self._routes.get(workspace_id)
+        if route is not None and ours is not None and theirs is not None:
+            route.foreign_contexts.setdefault(caller, {})[ours] = theirs
+
+    def unwatch_task(self, workspace_id: str, task_id: str | None) -> None:
+        """A message to that task waits no more."""
+        route = self._routes.get(workspace_id)
+        if route is None or task_id is None or task_id not in route.tasks:
+            return
+        route.tasks[task_id] -= 1
+        if route.tasks[task_id] <= 0:
+            del route.tasks[task_id]
 
     def hold_context(self, workspace_id: str, context_id: str | None) -> None:
         """A deferral that blocked nobody has become an ordinary one: its context waits for it now."""

@@ -29,11 +29,17 @@ def ended_task(deferral: Deferral, state: str, text: str, at: datetime) -> Store
     """The task of a deferral that Holdfast ends itself, and why; None where it has none."""
     if deferral.task_id is None or deferral.context_id is None:
         return None
-    version = a2a.Version(deferral.protocol)
-    said = a2a.failed_task(
-        version, task_id=deferral.task_id, context_id=deferral.context_id, state=state, text=text, at=at
+    version, known = a2a.Version(deferral.protocol), deferral.task
+    said = a2a.ended_task(
+        known.json if known is not None else b"{}",
+        version if known is None else a2a.Version(known.version),
+        task_id=deferral.task_id,
+        context_id=deferral.context_id,
+        state=state,
+        text=text,
+        at=at,
     )
-    return StoredTask(json=said, version=version.value, state=state)
+    return StoredTask(json=said, version=version.value if known is None else known.version, state=state)
 
 
 def resubmitted_task(deferral: Deferral, at: datetime) -> StoredTask | None:

@@ -34,13 +34,24 @@ class Reading:
     ready: bool
     state: ProbeState | None
     detail: str
+    card: bytes | None = None
+    """What an agent showed as its card, to nobody in particular and with nothing against keeping it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """What a GET brought. `body` is None when it was more than was to be read; names of `headers` as they came."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    body: bytes | None = None
 
 
 class Fetch(Protocol):
     """One HTTP GET that checks the address, follows no redirect and sends no credentials."""
 
-    async def __call__(self, url: str, *, timeout: float, max_bytes: int) -> int:  # noqa: ASYNC109 - it is a socket's
-        """Return the status, reading at most `max_bytes` of the body; OSError or TimeoutError when there is none."""
+    async def __call__(self, url: str, *, timeout: float, max_bytes: int) -> Fetched:  # noqa: ASYNC109 - it is a socket's
+        """Return what came, reading at most `max_bytes` of the body; OSError or TimeoutError when nothing did."""
 
 
 class Connect(Protocol):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from proxy import probes
-from proxy.probes import Fetch, ProbeContext, Reading, Target, unknown_keys
+from proxy.probes import Fetch, Fetched, ProbeContext, Reading, Target, unknown_keys
 
 FIRST_FAILING_STATUS: Final = 500
 MAX_BYTES: Final = 64 * 1024
@@ -46,16 +46,26 @@ class Probe(probes.Probe):
 
 async def status_reading(fetch: Fetch, url: str, timeout: float) -> Reading:  # noqa: ASYNC109 - the contract's
     """Read readiness off one GET."""
+    found = await fetched(fetch, url, timeout)
+    return found if isinstance(found, Reading) else reading_of(found)
+
+
+async def fetched(fetch: Fetch, url: str, timeout: float) -> Fetched | Reading:  # noqa: ASYNC109 - the contract's
+    """Ask once; the reading where no answer came."""
     try:
         async with asyncio.timeout(timeout):
-            status = await fetch(url, timeout=timeout, max_bytes=MAX_BYTES)
+            return await fetch(url, timeout=timeout, max_bytes=MAX_BYTES)
     except TimeoutError:
         return not_ready(f"no answer within {timeout:g} s")
     except (OSError, ValueError) as problem:
         return not_ready(f"no answer: {type(problem).__name__}")
-    if status >= FIRST_FAILING_STATUS:
-        return not_ready(f"answered {status}")
-    return Reading(ready=True, state=None, detail=f"answered {status}")
+
+
+def reading_of(found: Fetched) -> Reading:
+    """What a status says."""
+    if found.status >= FIRST_FAILING_STATUS:
+        return not_ready(f"answered {found.status}")
+    return Reading(ready=True, state=None, detail=f"answered {found.status}")
 
 
 def not_ready(detail: str) -> Reading:

@@ -24,6 +24,8 @@ from proxy.core.restart import Restart
 from proxy.core.workspace import Workspace
 from proxy.store.journal import Journal
 from proxy.store.outlook import Outlooks
+from proxy.store.pushes import Pushes
+from proxy.store.task_lists import ForeignContext, TaskLists
 
 WORKSPACE_TOKEN = "workspace"  # noqa: S105 - a kind, not a token
 """A token of this kind belongs to the workspace of its name: it dies with it, and when it is retired."""
@@ -173,6 +175,7 @@ class Snapshot:
     restarts: Sequence[Restart] = ()
     sizes: Mapping[str, QueueSize] = field(default_factory=dict)
     watched: Sequence[Watch] = ()
+    contexts: Sequence[ForeignContext] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +214,7 @@ def no_line(_: Deferral) -> None:
     """The decision log says nothing of it."""
 
 
-class Store(Journal, Outlooks, Protocol):
+class Store(Journal, Outlooks, Pushes, TaskLists, Protocol):
     """The truth. Every method raises `StoreFailure` when it cannot do its work; then nothing was changed."""
 
     async def open(self) -> None:

@@ -3,20 +3,29 @@
 Owns: the records, and the part of the contract that is about them.
 Knows nothing of: what an event says, how it travelled.
 
-A journal belongs to one try: the first event of a later try takes the place of everything that an earlier one told.
+A journal belongs to one try: the first event of a later try takes the place of everything that an earlier one told,
+unless the later try *continues* the story (it took up the agent's task where the earlier one was cut off): then they
+are one story. Either way a number is never used twice for one deferral, so whoever has read up to a number knows from
+what is kept later, and from what is not, whether something was missed.
+
+A journal is bounded. Who fills one notes that with an event that is empty (`GAP`): from there on nothing is kept but
+what the events make of the task.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from proxy.core.deferral import StoredTask
+
+GAP: Final = b""
+"""The data of an event that stands for all that were not kept after it. No event of an agent's is empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalEvent:
-    """One event as the agent told it; `sequence` counts from 1 within its try."""
+    """One event as the agent told it, or `GAP`; `sequence` grows within a deferral, from 1, and never begins again."""
 
     sequence: int
     data: bytes
@@ -25,13 +34,17 @@ class JournalEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
-    """Events that came together, and what is known of the task after them; None keeps what is stored."""
+    """Events that came together, and what is known of the task after them; None keeps what is stored.
+
+    `continues`: what earlier tries told stays, and counts as told by this one.
+    """
 
     data: Sequence[bytes]
     at: datetime
     task: StoredTask | None = None
     upstream_task_id: str | None = None
     upstream_context_id: str | None = None
+    continues: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

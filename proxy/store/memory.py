@@ -38,10 +38,12 @@ from proxy.store.memory_delivery import MemoryDelivery
 from proxy.store.memory_instants import CYCLED, LIVED, SIGNED, ahead, merged, opinions_after
 from proxy.store.memory_journal import MemoryJournal
 from proxy.store.memory_log import MemoryLog
+from proxy.store.memory_pushes import MemoryPushes
 from proxy.store.memory_queue import MemoryQueues
+from proxy.store.memory_task_lists import MemoryTaskLists
 
 
-class MemoryStore(MemoryDelivery):
+class MemoryStore(MemoryDelivery, MemoryPushes, MemoryTaskLists):
     """Keeps what `proxy.store.Store` promises, for as long as the object lives."""
 
     def __init__(self) -> None:
@@ -52,6 +54,8 @@ class MemoryStore(MemoryDelivery):
         self._tokens: dict[str, TokenRecord] = {}
         self._queues = MemoryQueues()
         self._journal = MemoryJournal(self._queues)
+        self._pushes = {}
+        self._push_tokens = {}
         self._log = MemoryLog()
 
     async def open(self) -> None:
@@ -86,6 +90,7 @@ class MemoryStore(MemoryDelivery):
             ],
             sizes=self._queues.sizes(),
             watched=self._queues.watched(completed_since),
+            contexts=self._contexts(),
         )
 
     # Workspaces
@@ -275,6 +280,7 @@ class MemoryStore(MemoryDelivery):
         if placed.expired is not None:
             self._log.append(expired_line(placed.expired))
         if placed.placed is Placed.INSERTED:
+            self._came_with(deferral)
             self._log.append(decision)
         return placed
 

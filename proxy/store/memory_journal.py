@@ -25,14 +25,17 @@ class MemoryJournal:
         row = self._queues.leased(deferral_id, lease_token)
         if row is None:
             return None
-        told = list(self.events(deferral_id)) if self.size(deferral_id) else []
+        kept = self.events(deferral_id)
+        last = kept[-1].sequence if kept else 0
+        told = list(kept) if self.size(deferral_id) or events.continues else []
         size = sum(len(each) for each in events.data) + sum(len(each.data) for each in told)
         if not limits.hold(rows=len(told) + len(events.data), size=size):
             return Appended(total=len(told), full=True)
         self._queues.extend(deferral_id, lease_token, until)
-        for data in events.data:
-            told.append(JournalEvent(sequence=len(told) + 1, data=data, at=events.at))
-        self._told[deferral_id] = [(row.tries, event) for event in told]
+        for number, data in enumerate(events.data, last + 1):
+            told.append(JournalEvent(sequence=number, data=data, at=events.at))
+        if events.data:
+            self._told[deferral_id] = [(row.tries, event) for event in told]
         self._queues.learn(
             deferral_id,
             lambda known: replace(

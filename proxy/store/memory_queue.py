@@ -37,6 +37,15 @@ class MemoryQueues:
         row = self._rows.get(deferral_id)
         return None if row is None else _brief(row)
 
+    def all(self) -> list[Deferral]:
+        """Every row, in the order of acceptance."""
+        return sorted(self._rows.values(), key=lambda row: row.seq)
+
+    def newest(self, workspace_id: str) -> list[Deferral]:
+        """A workspace's rows, the newest first, brief."""
+        found = [_brief(row) for row in self._rows.values() if row.workspace_id == workspace_id]
+        return sorted(found, key=lambda row: -row.seq)
+
     def of_task(self, workspace_id: str, task_id: str) -> Deferral | None:
         """The latest of that provisional task id."""
         found = [row for row in self._rows.values() if (row.workspace_id, row.task_id) == (workspace_id, task_id)]
@@ -125,7 +134,7 @@ class MemoryQueues:
         if placed is not Placed.INSERTED:
             return Enqueued(placed=placed, deferral=None, depth=size.rows, expired=expired)
         self._seq += 1
-        new = replace(deferral, seq=self._seq)
+        new = replace(deferral, seq=self._seq, push=None)
         self._rows[new.id] = new
         self._active[new.workspace_id][new.id] = None
         return Enqueued(placed=placed, deferral=deferral, depth=size.rows + 1, expired=expired, seq=new.seq)

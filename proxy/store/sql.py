@@ -7,12 +7,22 @@ Owns: the catalogue. Knows nothing of: drivers. The texts lie by concern in `sto
 from types import MappingProxyType
 from typing import Final
 
-from proxy.store.statements import Statement, deferrals, delivery, instants, journal, log, workspaces
+from proxy.store.statements import (
+    Statement,
+    deferrals,
+    delivery,
+    instants,
+    journal,
+    log,
+    pushes,
+    task_lists,
+    workspaces,
+)
 
 
 def _catalogue() -> dict[str, Statement]:
     found: dict[str, Statement] = {}
-    for module in (workspaces, deferrals, delivery, journal, log, instants):
+    for module in (workspaces, deferrals, delivery, task_lists, journal, pushes, log, instants):
         for statement in vars(module).values():
             if isinstance(statement, Statement):
                 if statement.name in found:

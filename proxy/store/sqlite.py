@@ -49,6 +49,8 @@ from proxy.store import (
 from proxy.store.journal import Appended, Events, JournalEvent, JournalLimits
 from proxy.store.lock_file import LockFile
 from proxy.store.outlook import Outlook
+from proxy.store.sqlite_pushes import SqlitePushes
+from proxy.store.sqlite_task_lists import SqliteTaskLists
 from proxy.store.units import MakeUnit, Unit, deferrals, delivery, instants, journal, log, workspaces
 from proxy.store.units.crowds import Enqueue
 from proxy.store.writer import Done, Failed, GroupWriter
@@ -71,7 +73,7 @@ async def _on_thread(connection: aiosqlite.Connection, function: Callable[[sqlit
     return cast("T", await connection._execute(run))  # type: ignore[no-untyped-call]  # noqa: SLF001 - see above
 
 
-class SqliteStore:
+class SqliteStore(SqlitePushes, SqliteTaskLists):
     """`path`: the database; `path` + `.lock` lies beside it while a proxy lives, its write-ahead log too.
 
     `batch`: units of work in one commit at most. `busy_timeout`: seconds to wait for a foreign lock before `locked`.

@@ -4,7 +4,7 @@ Owns: what came in, parsed no earlier than somebody needs it.
 Knows nothing of: what is done with it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -16,6 +16,7 @@ from proxy.core.tokens import Owner, TokenKind
 from proxy.forward import RawHeaders
 from proxy.loops.deferring import Incoming
 from proxy.loops.routing import Route
+from proxy.settings import Profile
 from proxy.web.arrived import Fields
 
 MOST_KEY_LENGTH = 256
@@ -26,7 +27,11 @@ class Asked:
     """A request. `headers` are end to end, with the request id; `fields` are all that the caller sent, by name.
 
     `names` maps agent ids back to the caller's. `caller` is None where nobody authenticates. `instead` makes an answer,
-    with the given header fields, for when the agent gives none.
+    with the given header fields, for when the agent gives none. `since` is the event loop's time from which its
+    caller's patience is counted, where it has a limit and waiting has begun.
+    `contexts` maps an agent's context ids back likewise. `relayed` changes the ids in a stream on its way, and `told`
+    hears that it has ended. `afterwards` sees the agent's whole answer (status, body with the caller's ids) and may
+    make another of it.
     """
 
     request_id: str
@@ -40,6 +45,12 @@ class Asked:
     names: Mapping[str, str] = field(default_factory=dict)
     original_body: bytes | None = None
     instead: Callable[[Mapping[str, str]], web.Response | None] | None = None
+    since: float | None = None
+    contexts: Mapping[str, str] = field(default_factory=dict)
+    relayed: a2a.EventNames | None = None
+    told: Callable[[], Awaitable[None]] | None = None
+    afterwards: Callable[[int, bytes], Awaitable[web.Response | None]] | None = None
+    profile: Profile = Profile.A2A
     _call: a2a.Call | None = None
 
     @property
@@ -101,6 +112,16 @@ class Asked:
     def _header(self, wanted: bytes) -> str | None:
         return next((value.decode("latin-1") for name, value in self.headers if name.lower() == wanted), None)
 
+    @property
+    def rewritten(self) -> bool:
+        """The agent gets another request than the caller sent, and what comes back is read here."""
+        return self.original_body is not None
+
+    @property
+    def renames(self) -> bool:
+        """The agent's answer holds ids that are its own."""
+        return bool(self.names or self.contexts)
+
     def replace_body(self, body: bytes, tail: str, names: Mapping[str, str]) -> None:
         """Send other ids to the agent than the caller used; `call` keeps saying what the caller said."""
         if self.original_body is None:
@@ -111,12 +132,12 @@ class Asked:
 
     @property
     def deferrable(self) -> bool:
-        """It may be put away now: an A2A send over JSON-RPC, or a POST that is not A2A.
+        """It may be put away now: an A2A send in any binding, streamed or not, or a POST that is not A2A.
 
-        Streams and REST sends have no deferred form yet; they get their binding's own 503.
+        Raises:
+            MalformedBody: what would be stored must be readable.
         """
-        call = self.call()
-        return call.deferrable and not call.streaming and call.binding is not a2a.Binding.REST
+        return self.call().deferrable
 
     @property
     def is_send(self) -> bool:
@@ -131,32 +152,50 @@ class Asked:
 
     @property
     def adoptable(self) -> bool:
-        """A call of it may go on as a deferral when nobody waits for its answer any more."""
+        """A call of it may go on as a deferral when nobody waits for its answer any more; no stream does."""
         try:
-            return self.deferrable and not self.names
+            return self.deferrable and not self.call().streaming
         except a2a.MalformedBody:
             return False
 
     @property
-    def has_deadline(self) -> bool:
-        """The caller set one with `X-Timeout`."""
-        return seconds(self.timeout) is not None
+    def repeatable(self) -> bool:
+        """It may be put away although it may have reached the agent: it is kept as its caller wrote it."""
+        try:
+            return self.deferrable
+        except a2a.MalformedBody:
+            return False
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds after which its caller wants an end (`X-Timeout`); None: never."""
+        return None if self.fields.patient else seconds(self.timeout)
+
+    @property
+    def wait(self) -> float | None:
+        """Seconds for which its caller says that it waits (`Prefer: wait`); None: it says nothing."""
+        prefer = self.prefer
+        if self.fields.patient or "wait" not in prefer:
+            return None
+        said = [seconds(part.partition("=")[2]) for part in prefer.split(",") if _is_wait(part)]
+        return min((wish for wish in said if wish is not None), default=None)
 
     @property
     def patience(self) -> float | None:
         """Seconds that the caller waits: its deadline or its `Prefer: wait`, the shorter; None: for ever."""
         if self.fields.patient:
             return None
-        timeout, prefer = self.timeout, self.prefer
-        wishes = [seconds(timeout)]
-        if "wait" in prefer:
-            wishes += [seconds(part.partition("=")[2]) for part in prefer.split(",") if _is_wait(part)]
-        return min((wish for wish in wishes if wish is not None), default=None)
+        return min((wish for wish in (self.deadline, self.wait) if wish is not None), default=None)
 
     @property
     def wants_deferral(self) -> bool:
         """The caller prefers a deferral to a refusal (RFC 7240 `respond-async`, `wait`)."""
         return "respond-async" in self.prefer or "wait=" in self.prefer
+
+    @property
+    def prefers_receipt(self) -> bool:
+        """The caller wants to be told at once that its request was put away (RFC 7240 `respond-async`)."""
+        return "respond-async" in self.prefer
 
     @property
     def caller_name(self) -> str | None:

@@ -25,6 +25,7 @@ Text = Annotated[str, Meta(max_length=1024)]
 Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
 BootId = Annotated[str, Meta(min_length=1, max_length=256)]
 ListedText = Annotated[str, Meta(max_length=160)]
+HostName = Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9-]{0,62}\.)*[a-z0-9][a-z0-9-]{0,62}$", max_length=253)]
 
 
 class PolicyBody(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -54,7 +55,8 @@ class PolicyBody(Struct, forbid_unknown_fields=True, omit_defaults=True):
 class WorkspaceBody(Struct, forbid_unknown_fields=True):
     """`PUT /workspaces/{id}`, and a `[workspaces.NAME]` table of the configuration.
 
-    Null makes a workspace a root (`parent`), or gives it the configured list again (`allow_from`).
+    Null makes a workspace a root (`parent`), or gives it the configured list again (`allow_from`),
+    or takes its own host name from it (`host`).
     """
 
     url: Annotated[str, Meta(max_length=2048)] | UnsetType = UNSET
@@ -71,6 +73,8 @@ class WorkspaceBody(Struct, forbid_unknown_fields=True):
     redelivery: Literal["ask_then_always", "always", "never"] | UnsetType = UNSET
     profile: Literal["a2a", "plain", "offline-draft"] | UnsetType = UNSET
     hold_seconds: Seconds | UnsetType = UNSET
+    host: HostName | UnsetType | None = UNSET
+    journal: Literal["off", "deferred"] | UnsetType = UNSET
     policy: PolicyBody | UnsetType = UNSET
 
     def said(self) -> dict[str, Any]:

@@ -11,31 +11,34 @@ all, and ends in `web.undelivered`.
 """
 
 import asyncio
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from proxy.clock import stopwatch
 from proxy.core import a2a
 from proxy.core.errors import CallerError, HoldfastError
 from proxy.forward import Answer, Outcome, UpstreamFailure
 from proxy.loops.dialing import Dialer, gateway
-from proxy.loops.tasks import Tasks
+from proxy.settings import Profile
 from proxy.store import StoreFailure
+from proxy.web import profiles
 from proxy.web.admission import Admission
 from proxy.web.answers import REQUEST_ID, error_answer, store_failed
 from proxy.web.arrived import Arrived
 from proxy.web.asked import Asked
 from proxy.web.auth import Auth
 from proxy.web.cards import Cards
+from proxy.web.deferred_tasks import DeferredTasks
+from proxy.web.holding import Holding
 from proxy.web.open_calls import OpenCall, OpenCalls
 from proxy.web.passed_on import Reply
 from proxy.web.passing import Passing
+from proxy.web.receipts import Receipted
+from proxy.web.resuming import Interrupted, Resuming
 from proxy.web.undelivered import Undelivered, too_late
 
-PREFIX = "/workspaces/"
 WORKSPACE = web.RequestKey("workspace", str)
 NAMED = web.RequestKey("request_id", str)
 """Notes on a request at which Holdfast failed."""
@@ -50,20 +53,6 @@ class Limits:
     answer: int
 
 
-@functools.lru_cache(maxsize=1024)
-def split(raw_path: str) -> tuple[str, str] | None:
-    """Return (workspace id, raw tail with its query) of a data path, None for any other path."""
-    if not raw_path.startswith(PREFIX):
-        return None
-    workspace_id, slash, rest = raw_path[len(PREFIX) :].partition("/")
-    if not slash or not rest.startswith("a2a"):
-        return None
-    tail = rest[3:]
-    if tail and tail[0] not in "/?":
-        return None
-    return workspace_id.replace("%3A", ":").replace("%3a", ":"), tail
-
-
 class Calls:
     """Serves `ANY /workspaces/{id}/a2a[/{tail}]`."""
 
@@ -73,21 +62,25 @@ class Calls:
         auth: Auth,
         admission: Admission,
         dialer: Dialer,
-        tasks: Tasks,
+        deferred: DeferredTasks,
         undelivered: Undelivered,
         new_request_id: Callable[[], str],
         passing: Passing,
         cards: Cards,
+        holding: Holding,
+        resuming: Resuming,
         limits: Limits,
     ) -> None:
         self._auth = auth
         self._admission = admission
         self._dialer = dialer
-        self._tasks = tasks
+        self._deferred = deferred
         self._undelivered = undelivered
         self._new_request_id = new_request_id
         self._passing = passing
         self._cards = cards
+        self._holding = holding
+        self._resuming = resuming
         self._limits = limits
         self.open = OpenCalls()
 
@@ -120,13 +113,20 @@ class Calls:
                 body=body,
                 fields=fields,
             )
-            return await self._serve(arrived, asked)
+            if fields.profiled or route.effective.profile is not Profile.A2A:
+                profiles.take_up(asked, self._new_request_id)
+            reply = await self._serve(arrived, asked)
+            if type(reply) is Receipted:
+                return await self._holding.wait(arrived, asked, reply)
+            return reply if asked.profile is Profile.A2A else profiles.shown(asked, reply)
         except HoldfastError as problem:
-            call = asked.call_or_none() if asked is not None else await self._call_of(arrived, tail, problem)
-            return error_answer(problem, call, {REQUEST_ID: request_id})
+            if asked is not None:
+                return profiles.refused(asked, problem, {REQUEST_ID: request_id})
+            return error_answer(problem, await self._call_of(arrived, tail, problem), {REQUEST_ID: request_id})
         except StoreFailure as failure:
-            call = asked.call_or_none() if asked is not None else None
-            return error_answer(store_failed(failure), call, {REQUEST_ID: request_id})
+            if asked is not None:
+                return profiles.refused(asked, store_failed(failure), {REQUEST_ID: request_id})
+            return error_answer(store_failed(failure), None, {REQUEST_ID: request_id})
         except Exception:
             arrived[NAMED], arrived[WORKSPACE] = request_id, workspace_id  # for the event of the crash
             raise
@@ -143,8 +143,8 @@ class Calls:
 
     async def _serve(self, arrived: Arrived, asked: Asked) -> Reply:
         route = asked.route
-        if a2a.PROVISIONAL_HINT.search(asked.body) or (asked.tail and a2a.PROVISIONAL_HINT.search(asked.tail.encode())):
-            answered = await self._provisional(asked)
+        if self._deferred.concerns(asked):
+            answered = await self._deferred.serve(arrived, asked)
             if answered is not None:
                 return answered
         if route.contexts or route.keys:
@@ -162,39 +162,16 @@ class Calls:
             return await self._exchange(arrived, call)
         return await self._impatiently(arrived, call, patience)
 
-    async def _provisional(self, asked: Asked) -> web.StreamResponse | None:
-        """Serve what names a deferred task; None when it goes on to the agent, with the agent's own ids in it."""
-        call = asked.call()
-        known = await self._tasks.mapping(asked.route, call, asked.caller)
-        named = call.task_id is not None and a2a.is_provisional(call.task_id)
-        if named and call.task_id not in known:
-            missing = a2a.task_not_found(call)
-            return _own(asked, missing.status, missing.body, missing.content_type)
-        deferral = known.get(call.task_id or "")
-        if deferral is not None and call.operation is a2a.Operation.GET:
-            answer = await self._tasks.get(asked.route, call, deferral, asked.headers)
-            return _own(asked, answer.status, answer.body, answer.content_type)
-        if deferral is not None and call.operation is a2a.Operation.CANCEL:
-            cancelled = await self._tasks.cancel(call, deferral)
-            if cancelled is not None:
-                return _own(asked, cancelled.status, cancelled.body, cancelled.content_type)
-        waiting = [found for found in known.values() if found.upstream_task_id is None]
-        if waiting and call.deferrable:
-            return await self._undelivered.defer_behind(asked, "its task is still deferred")
-        ids = {name: found.upstream_task_id for name, found in known.items() if found.upstream_task_id}
-        if ids:
-            asked.replace_body(
-                a2a.rename_task(asked.body, call, ids),
-                a2a.rename_tail(asked.tail, ids),
-                {theirs: ours for ours, theirs in ids.items()},
-            )
-        return None
+    def stop_waiting(self) -> None:
+        """The proxy stops: whoever waits for what was put away gets what there is."""
+        self._holding.callers.close()
 
     # The call itself
 
     async def _impatiently(self, arrived: Arrived, call: OpenCall, patience: float) -> Reply:
         """Wait for the answer for so long; then adopt the call, or end it where the caller set a deadline."""
         asked = call.asked
+        asked.since = asyncio.get_running_loop().time()
         exchange = asyncio.create_task(self._exchange(arrived, call), name="holdfast-call")
         try:
             await asyncio.wait({exchange}, timeout=patience)
@@ -207,7 +184,7 @@ class Calls:
             call.left = True
             self.open.keep(exchange)
             return self._undelivered.accepted(asked, await call.adopt(), "slow_call")
-        if call.over or not asked.has_deadline:
+        if call.over or asked.deadline is None:
             return await exchange
         exchange.cancel()
         await asyncio.wait({exchange})
@@ -219,7 +196,7 @@ class Calls:
         """Make the call and pass its answer on, or give it to the deferral that adopted it."""
         asked = call.asked
         card = _is_card(asked)
-        method, headers, rewritten = asked.method, asked.headers, card or bool(asked.names)
+        method, headers, rewritten = asked.method, asked.headers, card or asked.rewritten
         if rewritten:
             method, headers = self._cards.plain(asked, card=card)
             self._cards.offer(arrived, asked)
@@ -238,6 +215,8 @@ class Calls:
                         arrived, call, answer, card=card, broken=self._undelivered.note_lost
                     )
                     stored = (answer.status, answer.headers)
+            except Interrupted as cut:
+                return await self._resuming.resume(arrived, call, cut)
             except UpstreamFailure as failure:
                 if (deferral := await call.ended()) is not None:
                     return await self._undelivered.adopted_broke(asked, deferral, failure.outcome, failure.reason)
@@ -267,12 +246,6 @@ def _uncancel() -> None:
     task = asyncio.current_task()
     if task is not None:
         task.uncancel()
-
-
-def _own(asked: Asked, status: int, body: bytes, content_type: str) -> web.Response:
-    response = web.Response(body=body, status=status, headers={REQUEST_ID: asked.request_id})
-    response.headers[hdrs.CONTENT_TYPE] = content_type
-    return response
 
 
 def _quick_call(arrived: Arrived, tail: str, body: bytes) -> a2a.Call | None:

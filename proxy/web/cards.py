@@ -6,7 +6,7 @@ Knows nothing of: how a card is rewritten or signed (`core.a2a`), where it is ke
 
 Only what an agent shows to everybody is kept: the card at its well-known path, asked for without credentials (or
 declared public) and not declared private (RFC 9111 section 3.5). An extended card is for the client that asked for it;
-while the workspace is away nobody gets it.
+while the workspace is away nobody gets it, and the kept card does not announce it: some clients ask for it first.
 """
 
 import hashlib
@@ -32,6 +32,7 @@ from proxy.web.asked import Asked
 from proxy.web.operations import ANYBODY, Operation
 from proxy.web.operations import Answer as Answered
 from proxy.web.passed_on import Whole
+from proxy.web.places import is_rooted
 
 JWKS = "/.well-known/jwks.json"
 WELL_KNOWN = frozenset({"/.well-known/agent-card.json", "/.well-known/agent.json"})
@@ -71,6 +72,11 @@ class Cards:
         self._keys = keys
         self._keeping = keeping
 
+    @property
+    def signs(self) -> bool:
+        """Cards are signed, and whoever verifies one asks for the keys."""
+        return self._keys is not None
+
     # The way to the agent, and back
 
     @staticmethod
@@ -103,13 +109,14 @@ class Cards:
         fields = answer_fields(headers, reframed=True)
         return Whole(status=status, reason=reason, fields=fields, request_id=asked.request_id, body=body)
 
-    def _rewritten(self, arrived: Arrived, route: Route, content: bytes) -> bytes:
+    def _rewritten(self, arrived: Arrived, route: Route, content: bytes, *, extended: bool = True) -> bytes:
         origin = self.origin(arrived)
         return a2a.rewrite_card(
             content,
-            f"{origin}/workspaces/{route.id}/a2a",
+            origin if is_rooted(arrived.target) else f"{origin}/workspaces/{route.id}/a2a",
             route.workspace.url or "",
             keep_others=self._rules.keep_others,
+            extended=extended,
             sign=self._signer(origin),
         )
 
@@ -128,7 +135,7 @@ class Cards:
 
     def origin(self, arrived: Arrived) -> str:
         """Where the client calls Holdfast: scheme, authority and what stands before its paths, without a last slash."""
-        if self._rules.public_url is not None:
+        if self._rules.public_url is not None and not is_rooted(arrived.target):
             return self._rules.public_url.rstrip("/")
         if not self._rules.forwarded_from or not self._is_trusted(arrived.remote):
             return arrived.origin
@@ -161,7 +168,7 @@ class Cards:
         content = msgspec.json.encode(card) if card is not None else b""
         if not a2a.is_card(content):
             return None
-        body = self._rewritten(arrived, asked.route, content)
+        body = self._rewritten(arrived, asked.route, content, extended=False)
         etag = _etag(body)
         fields = {**headers, REQUEST_ID: asked.request_id, hdrs.ETAG: etag, hdrs.CACHE_CONTROL: REVALIDATE}
         if _knows(arrived, etag):

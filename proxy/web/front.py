@@ -31,8 +31,8 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.tcp_helpers import tcp_keepalive
 
 from proxy.web.arrived import Arrived, Fields
-from proxy.web.calls import split
 from proxy.web.heartbeats import heartbeat_of
+from proxy.web.places import Places
 
 SHORT_BODY = 262144
 """Bytes of a body that is collected here. Longer ones are aiohttp's, which lets them in as they are read."""
@@ -55,6 +55,8 @@ class Floor(Protocol):
 
     head_limit: int
     body_limit: int
+
+    places: Places
 
     async def serve(self, arrived: Arrived, workspace_id: str, tail: str) -> bool:
         """Serve a request, answer it; whether the connection may go on."""
@@ -172,7 +174,9 @@ class Front(BaseProtocol):
             length = sum(len(name) + len(value) for name, value in self._headers)
             self._plain = self._plain and length + len(self._target) <= self._floor.head_limit
         target = self._target.decode("utf-8", "surrogateescape")
-        place = split(target) or heartbeat_of(reader.get_method().decode("ascii"), target)
+        places = self._floor.places
+        place = places.find(target, self._fields.first(b"host") if places.named else None)
+        place = place or heartbeat_of(reader.get_method().decode("ascii"), target)
         if not self._plain or place is None or reader.get_http_version() != "1.1" or reader.should_upgrade():
             self._plain = False
         else:

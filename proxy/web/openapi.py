@@ -243,6 +243,7 @@ CALL_HEADERS = (
     Parameter(name="X-Timeout", text="The caller's deadline, seconds.", where="header"),
     Parameter(name="Idempotency-Key", text="By what a repetition is recognised.", where="header"),
     Parameter(name="Holdfast-Priority", text="`critical` (admin), `task` or `info`.", where="header"),
+    Parameter(name="Holdfast-Profile", text="`a2a`, `plain` or `offline-draft`.", where="header"),
 )
 CALL_ERRORS = {
     400: "The body or a header of Holdfast's own cannot be read.",
@@ -255,6 +256,7 @@ CALL_ERRORS = {
     502: "The agent could not be reached, or its answer broke; `delivered` says whether it has the request.",
     503: "The workspace is away or dead, or the store cannot keep the request.",
     504: "The caller's deadline has passed.",
+    507: "The queue is full (profile `offline-draft`).",
 }
 OPERATIONS = (
     Operation(

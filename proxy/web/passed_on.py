@@ -15,8 +15,9 @@ from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
 
 from proxy.forward.headers import AnswerFields
-from proxy.web.answers import LIMITS
+from proxy.web.answers import FRAMING, LIMITS, REQUEST_ID
 from proxy.web.arrived import Arrived
+from proxy.web.quiet_streams import QuietStream
 
 BODILESS = frozenset({204, 304})
 JOINED_BELOW = 65536
@@ -52,12 +53,13 @@ class Whole:
 
 
 class InParts:
-    """An answer that is sent as it comes. `begun`: its head has left."""
+    """An answer that is sent as it comes. `begun`: its head has left. `quiet` looks after an event stream's silence."""
 
-    __slots__ = ("_arrived", "_chunked", "begun", "fields", "reason", "request_id", "status")
+    __slots__ = ("_arrived", "_chunked", "begun", "fields", "quiet", "reason", "request_id", "status")
 
     def __init__(self, arrived: Arrived, *, status: int, reason: bytes, fields: AnswerFields, request_id: str) -> None:
         self.begun = False
+        self.quiet: QuietStream | None = None
         self.status = status
         self.reason = reason
         self.fields = fields
@@ -101,6 +103,28 @@ class InParts:
         self.begin()
         if self._chunked:
             self._arrived.write(b"0\r\n\r\n")
+
+
+class OwnInParts(InParts):
+    """An answer of Holdfast's own that is sent in parts, with the status and the fields of `response`."""
+
+    __slots__ = ()
+
+    def __init__(self, arrived: Arrived, response: web.Response) -> None:
+        fields = [f"{name}: {value}" for name, value in response.headers.items() if name not in FRAMING]
+        fields.append("Server: Holdfast")
+        super().__init__(
+            arrived,
+            status=response.status,
+            reason=response.reason.encode("ascii"),
+            fields=AnswerFields(
+                "".join(f"{field}\r\n" for field in fields if not field.startswith(REQUEST_ID)).encode(),
+                length=None,
+                stream=False,
+                dated=False,
+            ),
+            request_id=response.headers[REQUEST_ID],
+        )
 
 
 PassedOn = Whole | InParts

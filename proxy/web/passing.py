@@ -5,7 +5,7 @@ Knows nothing of: how cards are shown (`web.cards`), what a failed call then get
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import ClientConnectionResetError
 
@@ -18,7 +18,9 @@ from proxy.web.arrived import Arrived
 from proxy.web.asked import Asked
 from proxy.web.cards import Cards
 from proxy.web.open_calls import OpenCall
-from proxy.web.passed_on import InParts, PassedOn, Whole
+from proxy.web.passed_on import InParts, PassedOn, Reply, Whole
+from proxy.web.quiet_streams import QuietStream, may_be_commented
+from proxy.web.resuming import Interrupted, can_resume
 
 BUFFERED = 1024 * 1024
 """Answers of at most this declared length are read whole before the first byte is passed on, so that one that breaks
@@ -34,29 +36,42 @@ Broken = Callable[[Asked, UpstreamFailure], Awaitable[None]]
 
 
 class Passing:
-    """Passes answers on."""
+    """Passes answers on. `silence`: seconds after which a quiet event stream gets a comment; None: never.
 
-    def __init__(self, *, telemetry: Telemetry, cards: Cards, answer_limit: int) -> None:
+    `resumes`: a stream that breaks may go on (`web.resuming`).
+    """
+
+    def __init__(
+        self, *, telemetry: Telemetry, cards: Cards, answer_limit: int, silence: float | None, resumes: bool
+    ) -> None:
         self._telemetry = telemetry
         self._cards = cards
         self._answer_limit = answer_limit
+        self._silence = silence
+        self._resumes = resumes
 
     async def pass_on(
         self, arrived: Arrived, call: OpenCall, answer: Answer, *, card: bool, broken: Broken
-    ) -> tuple[PassedOn, bytes | None]:
+    ) -> tuple[Reply, bytes | None]:
         """Pass an answer on; return it and, of an answer that is no stream, its body as the agent sent it.
 
-        A `Whole` is still to be sent. What went out in parts is sent when this returns, as far as it came.
+        A `Whole` is still to be sent, and so is what `Asked.afterwards` makes of it. What went out in parts is sent
+        when this returns, as far as it came.
 
         Raises:
+            Interrupted: a stream broke that may go on.
             UpstreamFailure: the answer broke before anything of it was passed on, or while nobody waited any more.
         """
         asked = call.asked
-        mapped = card or bool(asked.names)
+        mapped = card or asked.rewritten
         fields = answer_fields(answer.headers, reframed=mapped or answer.status == NO_CONTENT)
         if not fields.stream and (mapped or (fields.length is not None and fields.length <= BUFFERED)):
             content = await answer.read(self._answer_limit)
-            shown = a2a.rename_answer(content, asked.names, contexts={}) if asked.names else content
+            shown = a2a.rename_answer(content, asked.names, contexts=asked.contexts) if asked.renames else content
+            if asked.afterwards is not None:
+                instead = await asked.afterwards(answer.status, shown)
+                if instead is not None:
+                    return instead, content
             if card:
                 return self._cards.show(arrived, asked, answer, shown), content
             whole = Whole(
@@ -80,16 +95,19 @@ class Passing:
         call.streaming = fields.stream
         kept: list[bytes] | None = None if fields.stream or asked.method != "POST" else []
         left = call.left
-        held = self._let_go(call, response) if fields.stream and not left else None
+        quiet = self._attend(arrived, call, response, answer) if fields.stream and not left else None
+        relayed = asked.relayed if fields.stream else None
+        first = last = b""
         size = 0
         try:
-            async for chunk in answer.chunks():
+            async for chunk in answer.chunks() if relayed is None else renamed(answer.chunks(), relayed, asked):
                 size += len(chunk)
                 if kept is not None and size <= self._answer_limit:
                     kept.append(chunk)
                 else:
                     kept = None
                 left = left or call.left
+                first, last = first or chunk, chunk
                 if not left:
                     call.response = response
                     left = await self._write(arrived, response, chunk, asked)
@@ -101,12 +119,15 @@ class Passing:
         except UpstreamFailure as failure:
             if left or not response.begun:
                 raise
-            self._break_off(arrived, response, asked, failure, streaming=fields.stream)
+            self._interrupt(asked, response, answer, failure, first, last)
+            self.break_off(arrived, response, asked, failure, streaming=fields.stream)
             await broken(asked, failure)
             return response, None
         finally:
-            if held is not None:
-                held.cancel()
+            if quiet is not None:
+                quiet.end()
+            if asked.told is not None:
+                await asked.told()
         return response, b"".join(kept) if kept is not None else None
 
     def _let_go(self, call: OpenCall, response: InParts) -> asyncio.TimerHandle:
@@ -122,10 +143,34 @@ class Passing:
         timer = loop.call_later(HEAD_HELD, lambda: loop.call_soon(send))
         return timer
 
+    def _attend(self, arrived: Arrived, call: OpenCall, response: InParts, answer: Answer) -> QuietStream:
+        """Look after a stream while it is silent: its head leaves in time, and comments where they may stand."""
+
+        def say(comment: bytes) -> None:
+            if response.begun and not arrived.lags:
+                self._gave_up(lambda: response.write(comment), call.asked)
+
+        commented = response.fields.length is None and may_be_commented(answer.headers)
+        silence = self._silence if commented else None
+        response.quiet = QuietStream(self._let_go(call, response), say, silence=silence)
+        return response.quiet
+
+    def _interrupt(  # noqa: PLR0917 - private, and called in one place
+        self, asked: Asked, response: InParts, answer: Answer, failure: UpstreamFailure, first: bytes, last: bytes
+    ) -> None:
+        """Raise `Interrupted` where a stream broke that may go on."""
+        quiet = response.quiet
+        writable = quiet is not None and response.fields.length is None and may_be_commented(answer.headers)
+        ending = quiet.boundary if quiet is not None and writable and first else None
+        if ending is not None and self._resumes and can_resume(asked):
+            raise Interrupted(failure, response, first=first, last=last, ending=ending) from failure
+
     async def _write(self, arrived: Arrived, response: InParts, chunk: bytes, asked: Asked) -> bool:
         """Write to the client and wait while it lags; True when it has left."""
         try:
             response.write(chunk)
+            if response.quiet is not None:
+                response.quiet.passed(chunk)
             if arrived.lags:
                 await arrived.drain()
         except ConnectionError:
@@ -150,8 +195,8 @@ class Passing:
         )
         return True
 
-    def _break_off(
-        self, arrived: Arrived, response: InParts, asked: Asked, failure: UpstreamFailure, *, streaming: bool
+    def break_off(
+        self, arrived: Arrived, response: InParts, asked: Asked, failure: UpstreamFailure, *, streaming: bool = True
     ) -> None:
         """End an answer that broke after something of it was passed on, so that nobody takes it for whole."""
         if streaming:
@@ -170,6 +215,18 @@ class Passing:
         else:
             arrived.cut()
         return response
+
+
+async def renamed(chunks: AsyncIterator[bytes], names: a2a.EventNames, asked: Asked) -> AsyncIterator[bytes]:
+    """A stream's chunks with the caller's ids in them; what of an event is not there yet stays back.
+
+    What the stream has come to is kept before its client hears of the end.
+    """
+    async for chunk in chunks:
+        yield names.feed(chunk)
+    yield names.end()
+    if asked.told is not None:
+        await asked.told()
 
 
 def last_event(asked: Asked, error: HoldfastError) -> bytes:

@@ -24,11 +24,12 @@ from proxy.store import StoreFailure
 from proxy.telemetry import EventName, Telemetry, fault
 from proxy.web.answers import REQUEST_ID, error_answer, signed, store_failed, written
 from proxy.web.arrived import Arrived, Asking
-from proxy.web.calls import NAMED, WORKSPACE, Calls, split
+from proxy.web.calls import NAMED, WORKSPACE, Calls
 from proxy.web.front import KEEP_ALIVE, Front
 from proxy.web.heartbeats import HEARTBEAT, Heartbeats, heartbeat_of
 from proxy.web.open_calls import Connection
-from proxy.web.passed_on import InParts, PassedOn, Reply, Whole
+from proxy.web.passed_on import InParts, OwnInParts, PassedOn, Reply, Whole
+from proxy.web.places import Places
 
 CALLERS_FAULT, SERVER_ERROR = 400, 500
 BACKLOG = 1024
@@ -111,11 +112,13 @@ class Server:
         traffic: Traffic,
         head_limit: int,
         heartbeats: Heartbeats,
+        places: Places,
         on_drained: Callable[[], None] = lambda: None,
         guards: Iterable[Middleware] = (),
     ) -> None:
         self._calls = calls
         self._heartbeats = heartbeats
+        self.places = places
         self._on_drained = on_drained
         self._telemetry = telemetry
         self._traffic = traffic
@@ -215,7 +218,8 @@ class Server:
     # What aiohttp reads
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
-        data_path = split(request.raw_path) or heartbeat_of(request.method, request.raw_path)
+        data_path = self.places.find(request.raw_path, request.headers.get(hdrs.HOST))
+        data_path = data_path or heartbeat_of(request.method, request.raw_path)
         if data_path is None:
             handler: Callable[[Any], Awaitable[web.StreamResponse]] = self._application._handle  # noqa: SLF001 - a test pins it
             return signed(await handler(request), request)  # every request is one of `_request`'s
@@ -244,6 +248,7 @@ class Server:
 
         Returns how many calls were cut.
         """
+        self._calls.stop_waiting()
         listener, self._listener = self._listener, None
         if listener is None:
             return 0
@@ -274,7 +279,7 @@ class Server:
 def how_ended(reply: Reply) -> Ended:
     """How a request on the data path ended, read from what it is answered."""
     if isinstance(reply, (Whole, InParts)):  # asking for the union takes five times as long
-        return Ended.ANSWERED
+        return Ended.ANSWERED if type(reply) is not OwnInParts else Ended.DEFERRED
     if reply.status < CALLERS_FAULT:
         return Ended.DEFERRED if hdrs.LOCATION in reply.headers else Ended.KEPT
     return Ended.REFUSED if reply.status < SERVER_ERROR else Ended.FAILED

@@ -29,7 +29,8 @@ from proxy.loops.replayer import Replayer
 from proxy.loops.routing import Route
 from proxy.store import Store, StoreFailure
 from proxy.telemetry import EventName, Telemetry
-from proxy.web.answers import REQUEST_ID, RESTART, VERDICT, error_answer
+from proxy.web import profiles
+from proxy.web.answers import REQUEST_ID, RESTART, VERDICT
 from proxy.web.asked import Asked
 from proxy.web.noting import Noting, Why
 from proxy.web.passed_on import Reply, Whole
@@ -309,12 +310,12 @@ class Undelivered:
             return self.accepted(asked, adopted, "stopping")
         why = Why(verdict="busy", rule="stopping", trigger=Trigger.QUEUE)
         headers = {VERDICT: why.header}
-        if asked.adoptable and asked.route.effective.redelivery is Redelivery.NEVER:
+        if asked.repeatable and asked.route.effective.redelivery is Redelivery.NEVER:
             text = "Holdfast is stopping; the request may have reached the agent and is not sent again"
             return self.refuse(
                 asked, WorkspaceError("CALL_BROKEN", text, status=502, facts={"delivered": "maybe"}), headers, why
             )
-        if not asked.adoptable:
+        if not asked.repeatable:
             error = ProxyError("STOPPING", "Holdfast is stopping", retry_after=1, facts={"delivered": "maybe"})
             return self.refuse(asked, error, headers, why)
         return await self._defer(asked, headers, why, maybe=True, error="stopping")
@@ -324,7 +325,7 @@ class Undelivered:
     async def _defer(
         self, asked: Asked, headers: dict[str, str], why: Why, *, maybe: bool, error: str
     ) -> web.StreamResponse:
-        """Commit the deferral, then answer; never the other way round."""
+        """Commit the deferral, then answer; never the other way round. Its caller may still be kept waiting."""
         try:
             decision = self._noting.line(asked, "deferred", why)
             receipt = await self._deferring.put(
@@ -337,7 +338,7 @@ class Undelivered:
         if receipt.joined:
             return self._joined(asked, receipt, headers)
         self._replayer.expect(asked.route)
-        return self._receipts.accepted(asked, receipt, headers)
+        return self._receipts.accepted(asked, receipt, headers, may_wait=True)
 
     def _joined(self, asked: Asked, receipt: Receipt, headers: dict[str, str]) -> web.Response:
         self._noting.joined(asked, receipt.deferral)
@@ -358,7 +359,7 @@ class Undelivered:
         if instead is not None:
             return instead
         self._noting.refused(asked, error, why or Why())
-        return error_answer(error, asked.call_or_none(), {**headers, REQUEST_ID: asked.request_id})
+        return profiles.refused(asked, error, {**headers, REQUEST_ID: asked.request_id})
 
 
 def _nobody_mends(judgement: Judgement) -> bool:

@@ -34,6 +34,7 @@ def workspace_view(route: Route, now: datetime) -> dict[str, Any]:
         "url": known.url,
         "runtime": known.runtime_type,
         "parent": known.parent,
+        "host": known.settings.host,
         "allow_from": None if known.settings.allow_from is None else list(known.settings.allow_from),
         "incarnation": known.incarnation,
         "generation": known.generation,

@@ -180,7 +180,7 @@ def on_a_slower_disk(journal: Journal, asked: argparse.Namespace, folder: Path) 
     kept = folder / "slower.jsonl"
     words = [sys.executable, "-m", "bench", "queue", "--only", "store", "--directory", folder, "--json", kept]
     words += ["--rounds", asked.rounds, "--count", asked.count, "--seconds", asked.seconds, "--callers", asked.callers]
-    subprocess.run([str(word) for word in words], check=True, env=around, stdout=subprocess.DEVNULL)  # noqa: S603
+    subprocess.run([str(word) for word in words], check=True, env=around, stdout=subprocess.DEVNULL)  # noqa: S603 - this very program
     for one in read_journal(kept):
         if one.get("where") == STORE:
             said = {name: value for name, value in one.items() if name != "where"} | {"sync_ms": asked.sync_ms}

@@ -30,6 +30,7 @@ PROXY: dict[str, float] = {
     "beats.flush": 0.2,
     "health.sweep": 0.5,
     "store.busy_timeout": 0.3,
+    "defaults.hold_seconds": 0,
 }
 """Settings of the proxy, by their dotted keys. Seconds, except `queue.attempts`."""
 

@@ -147,6 +147,18 @@ def test_the_extended_card_is_rewritten_inside_its_json_rpc_answer():
     assert json.loads(made)["result"]["url"] == PUBLIC
 
 
+def test_where_no_extended_card_can_be_had_none_is_announced():
+    old = {**OLD_CARD, "url": PUBLIC, "supportsAuthenticatedExtendedCard": True}
+    listed = {"name": "n", "supportedInterfaces": [], "signatures": [{}]}
+    new = {**listed, "capabilities": {"streaming": True, "extendedAgentCard": True}}
+    shown = json.loads(rewrite_card(json.dumps(old).encode(), PUBLIC, UPSTREAM, extended=False))
+    assert "supportsAuthenticatedExtendedCard" not in shown
+    shown = json.loads(rewrite_card(json.dumps(new).encode(), PUBLIC, UPSTREAM, extended=False))
+    assert (shown["capabilities"], "signatures" in shown) == ({"streaming": True}, False)
+    plain = json.dumps({**listed, "capabilities": {"streaming": True}}).encode()
+    assert rewrite_card(plain, PUBLIC, UPSTREAM, extended=False) == plain
+
+
 def test_unknown_fields_keep_their_bytes():
     odd = b'{"n":1.0e2,"n":2,"s":"\\u00e9"}'
     assert odd in rewrite_card(b'{"name":"a","url":"http://h","x":' + odd + b"}", PUBLIC, UPSTREAM)

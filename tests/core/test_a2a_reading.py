@@ -197,6 +197,22 @@ def test_the_configuration_says_whether_the_caller_waits_and_how_much_history_it
 
 
 @pytest.mark.parametrize(
+    ("configuration", "blocking"),
+    [
+        ({}, True),
+        ({"configuration": None}, True),
+        ({"configuration": {}}, False),
+        ({"configuration": {"historyLength": 2}}, False),
+        ({"configuration": {"blocking": False}}, False),
+        ({"configuration": {"blocking": True}}, True),
+    ],
+)
+def test_over_rest_v03_leaves_out_that_nobody_waits_as_protojson_does(configuration, blocking):
+    body = json.dumps({"request": {"messageId": "m"}, **configuration}).encode()
+    assert read("POST", "/v1/message:send", None, JSON, body).blocking is blocking
+
+
+@pytest.mark.parametrize(
     ("method", "params", "task"),
     [
         ("tasks/get", {"id": "t"}, "t"),

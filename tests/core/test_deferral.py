@@ -14,6 +14,7 @@ from proxy.core.deferral import (
     Again,
     Bury,
     Deferral,
+    Mishap,
     Priority,
     RetryPolicy,
     State,
@@ -47,7 +48,7 @@ def failed(
     """Return what follows, and after how many seconds at most."""
     step = after_failed_try(
         deferral(**known),
-        outcome=outcome,
+        outcome=Mishap(outcome),
         error="refused",
         redelivery=redelivery,
         alive_lately=alive,
@@ -159,8 +160,31 @@ def test_a_gateway_s_answer_waits_longer_than_five_seconds_once_the_backoff_does
     assert failed("gateway", alive=True, tries=7)[1] == 32.0
 
 
+@pytest.mark.parametrize("redelivery", ["ask_then_always", "always", "never"])
+@pytest.mark.parametrize(
+    ("outcome", "attempts", "then"),
+    [
+        ("told", 0, 1),
+        ("told", 4, 5),  # asked about once more, whatever was tried before
+        ("followed", 0, 1),  # it was delivered once at least
+        ("followed", 3, 3),
+        ("silent", 3, 4),
+        ("silent", 4, None),
+    ],
+)
+def test_what_named_its_task_is_asked_about_whatever_redelivery_says(
+    outcome: str, attempts: int, then: int | None, redelivery: str
+) -> None:
+    step, _ = failed(outcome, attempts=attempts, redelivery=redelivery)
+    if then is None:
+        assert step == Bury(reason="5 attempts used up: refused")
+    else:
+        assert isinstance(step, Again)
+        assert (step.attempts, step.maybe) == (then, True)
+
+
 @given(
-    outcome=st.sampled_from(["not_sent", "gateway", "idle", "maybe"]),
+    outcome=st.sampled_from(Mishap),
     redelivery=st.sampled_from(["ask_then_always", "always", "never"]),
     alive=st.booleans(),
     tries=st.integers(1, 1000),
@@ -169,7 +193,7 @@ def test_a_gateway_s_answer_waits_longer_than_five_seconds_once_the_backoff_does
     seed=st.integers(0, 1000),
 )
 def test_whatever_fails_a_deferral_either_ends_with_a_reason_or_waits_a_bounded_time(  # noqa: PLR0917 - facts of one case
-    outcome: str, redelivery: str, alive: bool, tries: int, attempts: int, maybe: bool, seed: int
+    outcome: Mishap, redelivery: str, alive: bool, tries: int, attempts: int, maybe: bool, seed: int
 ) -> None:
     known = deferral(tries=tries, attempts=attempts, maybe=maybe)
     step = after_failed_try(
@@ -184,9 +208,9 @@ def test_whatever_fails_a_deferral_either_ends_with_a_reason_or_waits_a_bounded_
     )
     if isinstance(step, Bury):
         assert step.reason
-        assert outcome != "not_sent"
+        assert outcome not in {Mishap.NOT_SENT, Mishap.TOLD, Mishap.FOLLOWED}
         return
     assert timedelta(0) <= step.at - NOW <= timedelta(seconds=60)
     assert step.attempts - attempts in {0, 1}
-    assert step.attempts < max(POLICY.attempts, attempts + 1)
+    assert step.attempts < max(POLICY.attempts, attempts + 1) or outcome is Mishap.TOLD
     assert step.maybe or not maybe

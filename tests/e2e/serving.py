@@ -37,6 +37,7 @@ QUICK: Final[Mapping[str, Any]] = {
     "upstream.connect_timeout": 2,
     "upstream_allow": "127.0.0.0/8",
     "restart.stop_grace": 2,
+    "defaults.hold_seconds": 0,
 }
 """Settings under which a story takes a second; every test says what it changes."""
 

@@ -59,6 +59,10 @@ class Door(BaseHTTPRequestHandler):
             self.answer(200, {})
             return
         call = json.loads(body)
+        if call["method"] == "ListTasks":
+            error = {"code": -32601, "message": "Method not found"}
+            self.answer(200, {"jsonrpc": "2.0", "id": call["id"], "error": error})
+            return
         message = call["params"]["message"]
         if OPTIONS.busy and Path(OPTIONS.busy).exists():
             tell(busy=message["messageId"])

@@ -27,6 +27,7 @@ from a2a.types import (
     AgentInterface,
     AgentSkill,
     Artifact,
+    Message,
     Task,
     TaskArtifactUpdateEvent,
     TaskState,
@@ -50,7 +51,7 @@ class Executor(AgentExecutor):
         text, task_id, context_id = get_message_text(message), context.task_id or "", context.context_id or ""
         self.executed.append((message.message_id, task_id))
         if text == "stream":
-            await self._stream(task_id, context_id, event_queue)
+            await self._stream(message, task_id, context_id, event_queue)
             return
         echo = new_text_artifact(name="answer", text=f"echo: {text}")
         done = TaskStatus(state=TaskState.TASK_STATE_COMPLETED)
@@ -66,9 +67,9 @@ class Executor(AgentExecutor):
             task = Task(id=task_id, context_id=context_id, status=asks, history=[message])
         await event_queue.enqueue_event(task)
 
-    async def _stream(self, task_id: str, context_id: str, event_queue: EventQueue) -> None:
+    async def _stream(self, message: Message, task_id: str, context_id: str, event_queue: EventQueue) -> None:
         working = TaskStatus(state=TaskState.TASK_STATE_WORKING)
-        await event_queue.enqueue_event(Task(id=task_id, context_id=context_id, status=working))
+        await event_queue.enqueue_event(Task(id=task_id, context_id=context_id, status=working, history=[message]))
         for number in (1, 2):
             await self.steps.get()
             await event_queue.enqueue_event(
@@ -89,6 +90,10 @@ class Executor(AgentExecutor):
         raise NotImplementedError
 
 
+_HANDLERS: list[DefaultRequestHandler] = []
+"""Of agents that are gone: a task that waits for input has asyncio's tasks waiting, which nobody else refers to."""
+
+
 class _Server(uvicorn.Server):
     """A server that leaves the signals to the test runner."""
 
@@ -99,10 +104,16 @@ class _Server(uvicorn.Server):
 
 
 class SdkAgent:
-    """Comes and goes at one port; its tasks outlive its absence, as an agent's with a database do."""
+    """Comes and goes at one port; its tasks outlive its absence, as an agent's with a database do.
 
-    def __init__(self, version: str) -> None:
+    `lasting`: only its door comes and goes, and it works on meanwhile; otherwise nobody works on what it was at.
+    """
+
+    def __init__(self, version: str, *, lasting: bool = False, streaming: bool = True) -> None:
         self.version = version
+        self._streaming = streaming
+        self._lasting = lasting
+        self._handler: DefaultRequestHandler | None = None
         self.executor = Executor()
         self.port = 0
         self._tasks = InMemoryTaskStore()
@@ -123,7 +134,7 @@ class SdkAgent:
             supported_interfaces=[
                 AgentInterface(url=f"{self.url}/", protocol_binding="JSONRPC", protocol_version=self.version)
             ],
-            capabilities=AgentCapabilities(streaming=True),
+            capabilities=AgentCapabilities(streaming=self._streaming),
             default_input_modes=["text/plain"],
             default_output_modes=["text/plain"],
             skills=[AgentSkill(id="echo", name="Echo", description="Says it again.", tags=["echo"])],
@@ -138,7 +149,11 @@ class SdkAgent:
         listening = socket.create_server(("127.0.0.1", self.port), backlog=128)
         self.port = listening.getsockname()[1]
         card = self.card()
-        handler = DefaultRequestHandler(agent_executor=self.executor, task_store=self._tasks, agent_card=card)
+        handler = self._handler
+        if handler is None or not self._lasting:
+            handler = DefaultRequestHandler(agent_executor=self.executor, task_store=self._tasks, agent_card=card)
+            self._handler = handler
+            _HANDLERS.append(handler)
         jsonrpc = create_jsonrpc_routes(handler, rpc_url="/", enable_v0_3_compat=True)
         app = Starlette(routes=[*create_agent_card_routes(card), *jsonrpc])
         config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)

@@ -11,8 +11,7 @@ from simulation.scripted import REFUSED, RESET
 from simulation.world import Reacts, World, clock, fails, message, simulated
 
 from proxy.core.deferral import Deferral, State
-from proxy.loops.insisting import LONGEST_WAIT, insist
-from proxy.loops.replayer import INSISTENCE
+from proxy.loops.insisting import INSISTENCE, LONGEST_WAIT, insist
 from proxy.store import Store, StoreFailure
 from proxy.telemetry import EventName
 

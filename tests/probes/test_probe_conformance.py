@@ -8,7 +8,7 @@ import pytest
 
 from proxy import probes
 from proxy.core.liveness import ProbeState
-from proxy.probes import Probe, ProbeContext, Reading, Target
+from proxy.probes import Fetched, Probe, ProbeContext, Reading, Target
 
 ALPHA = Target(workspace_id="alpha", incarnation=3, url="http://127.0.0.1:9000/agent")
 KINDS = {name: importlib.import_module(f"proxy.probes.{name}").Probe for name in probes.names()}
@@ -36,8 +36,8 @@ class World:
     async def inspect(self, *_: Any) -> ProbeState:
         return await self.meet(ProbeState.RUNNING)
 
-    async def fetch(self, *_: Any, **__: Any) -> int:
-        return await self.meet(200)
+    async def fetch(self, *_: Any, **__: Any) -> Fetched:
+        return await self.meet(Fetched(status=200))
 
     async def connect(self, *_: Any, **__: Any) -> None:
         await self.meet(None)

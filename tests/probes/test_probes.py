@@ -8,7 +8,7 @@ import pytest
 
 from proxy import probes
 from proxy.core.liveness import ProbeState
-from proxy.probes import ProbeContext, Reading, Target
+from proxy.probes import Fetched, ProbeContext, Reading, Target
 
 BASE = "http://127.0.0.1:9000/agent/?key=1#top"
 
@@ -16,8 +16,17 @@ BASE = "http://127.0.0.1:9000/agent/?key=1#top"
 class Wire:
     """Answers with one status or state, and keeps what was asked."""
 
-    def __init__(self, *, status: int = 200, state: ProbeState = ProbeState.RUNNING) -> None:
+    def __init__(
+        self,
+        *,
+        status: int = 200,
+        state: ProbeState = ProbeState.RUNNING,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        body: bytes | None = None,
+    ) -> None:
         self.status = status
+        self.headers = headers
+        self.body = body
         self.state = state
         self.asked: list[Any] = []
 
@@ -25,11 +34,11 @@ class Wire:
         self.asked.append((workspace_id, incarnation))
         return self.state
 
-    async def fetch(self, url: str, *, timeout: float, max_bytes: int) -> int:  # noqa: ASYNC109 - the contract's
+    async def fetch(self, url: str, *, timeout: float, max_bytes: int) -> Fetched:  # noqa: ASYNC109 - the contract's
         self.asked.append(url)
         assert timeout > 0
         assert max_bytes > 0
-        return self.status
+        return Fetched(status=self.status, headers=self.headers, body=self.body)
 
     async def connect(self, host: str, port: int, *, timeout: float) -> None:  # noqa: ASYNC109 - the contract's
         self.asked.append((host, port))
@@ -75,6 +84,25 @@ async def test_the_card_is_asked_for_below_the_agents_base_url(url: str, asked: 
     wire = Wire()
     await probe("agent_card", wire, url)
     assert wire.asked == [asked]
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "kept"),
+    [
+        (200, (), True),
+        (200, ((b"Cache-Control", b"max-age=60, public"),), True),
+        (200, ((b"cache-control", b"Private"),), False),
+        (200, ((b"Cache-Control", b"max-age=0"), (b"Cache-Control", b"no-store")), False),
+        (401, (), False),
+        (503, (), False),
+    ],
+)
+async def test_a_card_is_handed_on_unless_something_speaks_against_keeping_it(
+    status: int, headers: tuple[tuple[bytes, bytes], ...], kept: bool
+) -> None:
+    reading = await probe("agent_card", Wire(status=status, headers=headers, body=b'{"name":"a"}'))
+    assert reading.card == (b'{"name":"a"}' if kept else None)
+    assert (await probe("http", Wire(status=status, headers=headers, body=b'{"name":"a"}'))).card is None
 
 
 @pytest.mark.parametrize(

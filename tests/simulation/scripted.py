@@ -63,7 +63,8 @@ class Script(Generic[T]):
 class Reacts:
     """One reaction of an agent to one call: after `after` seconds an answer, or `failure` instead of it.
 
-    `breaks`: the head of the answer comes, its body never does. `until`: wait for this event first.
+    `breaks`: the head of the answer comes, its body never does. `until`: wait for this event first. `parts` come one
+    after another instead of the body: bytes, seconds to wait, events to wait for, or the failure that ends it all.
     """
 
     after: float = 0.0
@@ -73,6 +74,13 @@ class Reacts:
     failure: UpstreamFailure | None = None
     breaks: bool = False
     until: asyncio.Event | None = None
+    parts: tuple[bytes | float | asyncio.Event | UpstreamFailure, ...] = ()
+
+
+def streams(*parts: bytes | float | asyncio.Event | UpstreamFailure, **known: Any) -> Reacts:
+    """Return the reaction that is a stream of server-sent events; `parts` that are bytes are the data of one each."""
+    framed = tuple(b"data: " + part + b"\r\n\r\n" if isinstance(part, bytes) else part for part in parts)
+    return Reacts(parts=framed, headers=((b"Content-Type", b"text/event-stream"),), **known)
 
 
 def fails(failure: UpstreamFailure = REFUSED, *, after: float = 0.0) -> Reacts:
@@ -131,14 +139,24 @@ class _Answer:
     def __init__(self, reaction: Reacts) -> None:
         self.status = reaction.status
         self.reason = b""
-        length = (b"Content-Length", b"%d" % len(reaction.body))
-        self.headers = (*reaction.headers, length)
+        length = () if reaction.parts else ((b"Content-Length", b"%d" % len(reaction.body)),)
+        self.headers = (*reaction.headers, *length)
         self._reaction = reaction
 
     async def chunks(self) -> AsyncIterator[bytes]:
         if self._reaction.breaks:
             raise UpstreamFailure(Outcome.LOST, "eof")
-        yield self._reaction.body
+        if not self._reaction.parts:
+            yield self._reaction.body
+        for part in self._reaction.parts:
+            if isinstance(part, UpstreamFailure):
+                raise UpstreamFailure(part.outcome, part.reason)
+            if isinstance(part, bytes):
+                yield part
+            elif isinstance(part, asyncio.Event):
+                await part.wait()
+            else:
+                await asyncio.sleep(part)
 
     async def read(self, limit: int) -> bytes:
         return b"".join([chunk async for chunk in self.chunks()])[: limit or None]
@@ -269,6 +287,7 @@ class Hosting:
 
     def __init__(self) -> None:
         self.machines: dict[str, Machine] = {}
+        self.on_card: Callable[[str, bytes], None] = lambda _id, _card: None
         self.outlived: list[Exited | Adopted] = []
         self._managed = SimulatedRuntime(self.machine)
         self._unmanaged = Unhosted(self.machine)

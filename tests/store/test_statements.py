@@ -34,6 +34,9 @@ def plan(database: sqlite3.Connection, name: str) -> list[str]:
     ]
 
 
+ENDED_OF_CALLER = (
+    "SEARCH d USING INDEX deferrals_tasks_ended (workspace=? AND caller=? AND completed_at>? AND completed_at<?)"
+)
 COMPLETED_BY_KEY = (
     "SEARCH d USING INDEX deferrals_key_completed (workspace=? AND caller=? AND idempotency_key=? AND completed_at>?)"
 )
@@ -76,6 +79,15 @@ COMPLETED_BY_KEY = (
         ("leases_over", "SEARCH deferrals USING INDEX deferrals_leases (state=? AND lease_until<?)"),
         ("overdue", "SEARCH deferrals USING COVERING INDEX deferrals_overdue (state=? AND expires_at<?)"),
         ("deferral_of_task", "SEARCH d USING INDEX deferrals_task (task_id=? AND workspace=?)"),
+        ("deferrals_of_task", "SEARCH d USING INDEX deferrals_task (task_id=? AND workspace=?)"),
+        ("alias_of_task", "SEARCH d USING COVERING INDEX deferrals_task (task_id=? AND workspace=?)"),
+        ("ended_tasks", ENDED_OF_CALLER),
+        ("ended_tasks_of_nobody", ENDED_OF_CALLER),
+        (
+            "ended_tasks",
+            "SEARCH later USING COVERING INDEX deferrals_task (task_id=? AND workspace=? AND seq>?)",
+        ),
+        ("task_ids", "SEARCH t USING COVERING INDEX task_aliases_upstream (workspace=? AND upstream_task_id=?)"),
         ("purge", "SEARCH deferrals USING COVERING INDEX deferrals_ended (completed_at<?)"),
         ("decisions", "SEARCH decisions USING INDEX decisions_workspace (workspace_id=?)"),
         ("decisions_sought", "SEARCH decisions USING INTEGER PRIMARY KEY (rowid<?)"),
@@ -108,6 +120,7 @@ def test_a_statement_of_the_busy_paths_takes_its_index(database, name, step):
 
 
 READS_ALL = {
+    "contexts": "SCAN t USING INDEX task_aliases_contexts",
     "workspaces": "SCAN w USING INDEX sqlite_autoindex_workspaces_1",
     "signs": "SCAN w USING COVERING INDEX sqlite_autoindex_workspaces_1",
     "tokens": "SCAN tokens",
@@ -119,6 +132,7 @@ READS_ALL = {
     "amend_workspaces": "SCAN workspaces",
     "amend_signs": "SCAN signs",
     "amend_restarts": "SCAN restarts",
+    "receivers": "SCAN p USING INDEX sqlite_autoindex_pushes_1",
 }
 """What a starting proxy reads whole, and partial indexes that hold only what is asked for."""
 

@@ -178,13 +178,14 @@ class Histories(RuleBasedStateMachine):
         self.both(lambda store: store.release_polled(workspace, but=but, error="why", now=self.now))
         self.both(lambda store: store.hasten(workspace, self.now, turned_away=life == 1))
 
-    @rule(back=st.integers(0, 12), token=st.sampled_from(["a", "b"]), count=st.integers(1, 3), told=st.booleans())
+    @rule(back=st.integers(0, 12), token=st.sampled_from(["a", "b"]), count=st.integers(0, 3), told=st.sampled_from(["", "told", "on"]))
     def tell(self, back, token, count, told):
         events = Events(
             data=[b"%d" % self.count] * count,
             at=self.now,
             task=TASK if told else None,
-            upstream_task_id="u" * told or None,
+            upstream_task_id="u" if told else None,
+            continues=told == "on",
         )
         limits = JournalLimits(rows=4, bytes=0)
         self.both(lambda store: store.append_events(self.one(back), token, events, until=self.after(9), limits=limits))

@@ -7,7 +7,7 @@ from store.examples import T0, a_deferral, a_lease, a_workspace, at, claim, get,
 
 from proxy.core.deferral import Deferral, Lease, State, StoredTask, poller
 from proxy.store import Ending, Requeue, Store
-from proxy.store.journal import Appended, Events, JournalLimits
+from proxy.store.journal import GAP, Appended, Events, JournalLimits
 from proxy.store.laws import LIFE_OVER
 from proxy.store.outlook import Outlook
 
@@ -163,9 +163,29 @@ async def test_a_later_try_begins_its_story_anew(queue: Store) -> None:
     await queue.claim("w", leases=[a_lease("u", until=50)], now=T0)
     assert (await queue.journal_size("d"), await told(queue)) == (0, [(1, b"old"), (2, b"older")])
     limits = JournalLimits(rows=2, bytes=5)
+    assert await tell(queue, token="u", limits=limits, task=WORKING) == Appended(total=0, full=False)
+    assert await told(queue) == [(1, b"old"), (2, b"older")]  # it has told nothing yet
     assert await tell(queue, b"new", token="u", limits=limits) == Appended(total=1, full=False)
-    assert await told(queue) == [(1, b"new")]
+    assert await told(queue) == [(3, b"new")]  # no number is used twice
     assert await queue.journal_size("d") == 1
+    assert await tell(queue, b"er", token="u", limits=limits) == Appended(total=2, full=False)
+    assert await tell(queue, b"!", token="u", limits=limits) == Appended(total=2, full=True)
+    assert await told(queue) == [(3, b"new"), (4, b"er")]
+
+
+async def test_a_later_try_may_go_on_with_the_story(queue: Store) -> None:
+    await put(queue, a_deferral("d"))
+    await queue.claim("w", leases=[a_lease("t", until=50)], now=T0)
+    await tell(queue, b"old", b"older")
+    await queue.release("d", "t", Requeue(next_attempt_at=T0, attempts=1, maybe=True))
+    await queue.claim("w", leases=[a_lease("u", until=50)], now=T0)
+    limits = JournalLimits(rows=3, bytes=0)
+    assert await tell(queue, b"a", b"b", token="u", limits=limits, continues=True) == Appended(total=2, full=True)
+    assert await tell(queue, b"new", token="u", limits=limits, continues=True) == Appended(total=3, full=False)
+    assert await told(queue) == [(1, b"old"), (2, b"older"), (3, b"new")]
+    assert await queue.journal_size("d") == 3
+    assert await tell(queue, GAP, token="u", continues=True) == Appended(total=4, full=False)
+    assert (await told(queue))[-1] == (4, GAP)
 
 
 async def test_a_journal_stays_with_what_has_ended_and_goes_with_it(queue: Store) -> None:

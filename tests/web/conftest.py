@@ -13,6 +13,7 @@ from forward.scripted_upstream import Peer
 from web.failing_agents import Script
 from web.harness import Harness, ScriptedAgent, config_for
 from web.raw_wire import Wire
+from web.receivers import Receiver
 
 
 @pytest.fixture
@@ -56,6 +57,14 @@ async def agent() -> AsyncIterator[ScriptedAgent]:
     await scripted.start()
     yield scripted
     await scripted.stop()
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    made = Receiver()
+    await made.start()
+    yield made
+    await made.stop()
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ def config_for(tmp_path: Path, **overrides: Any) -> Config:
         "queue.sweep": 0.2,
         "probe.away_first": 0.05,
         "probe.away_cap": 0.1,
+        "defaults.hold_seconds": 0,
         **{name.replace("__", "."): value for name, value in overrides.items()},
     }
     return load(None, {}, settings)
@@ -41,13 +42,14 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class ScriptedAgent:
-    """An agent on a real socket. `handler` answers; what came is kept in `seen`."""
+    """An agent on a real socket. `handler` answers; what came is kept in `seen`. It cannot list tasks, unless its handler `lists`."""
 
     port: int = 0
     handler: Handler | None = None
     seen: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
     runner: web.AppRunner | None = None
     card: dict[str, Any] | None = None
+    lists: bool = False
 
     @property
     def url(self) -> str:
@@ -71,6 +73,9 @@ class ScriptedAgent:
         body = await request.read()
         if request.path.startswith("/.well-known/"):
             return web.json_response(self.card or {"name": "scripted", "skills": [], "url": self.url})
+        if b'"ListTasks"' in body and not self.lists:
+            error = {"code": -32601, "message": "Method not found"}
+            return web.json_response({"jsonrpc": "2.0", "id": json.loads(body)["id"], "error": error})
         self.seen.append((request.method, request.raw_path, dict(request.headers), body))
         if self.handler is not None:
             return await self.handler(request)

@@ -225,6 +225,18 @@ async def test_the_last_card_that_passed_is_served_while_the_workspace_is_away_a
     assert sent.status == 202
 
 
+async def test_the_card_that_the_readiness_probe_was_shown_is_kept_although_no_client_ever_asked(
+    hurried: Harness, agent: ScriptedAgent
+) -> None:
+    agent.card = card_of(agent, name="probed", capabilities={"extendedAgentCard": True, "streaming": True})
+    await hurried.enroll("a", url=agent.url, unmanaged_away="defer")
+    await kept(hurried)
+    await agent.stop()
+    got, body = await fetch(hurried)
+    shown = json.loads(body)
+    assert (got.status, shown["name"], shown["capabilities"]) == (200, "probed", {"streaming": True})
+
+
 async def test_without_a_card_a_workspace_that_is_away_has_none_to_show(proxy: Harness, agent: ScriptedAgent) -> None:
     await proxy.enroll("a", url=agent.url, unmanaged_away="defer", agent_card={"odd": True})
     await agent.stop()
@@ -293,7 +305,7 @@ async def test_only_what_an_agent_shows_to_everybody_is_kept(  # noqa: PLR0917 -
     path: str,
     is_kept: bool,
 ) -> None:
-    await proxy.enroll("a", url=agent.url)
+    await proxy.enroll("a", url=agent.url, probe={"type": "tcp"})
     scripted.headers = answered
     token = await proxy.client()
     got, body = await proxy.call("GET", path, token=None, headers={"Holdfast-Token": token, **asked})
@@ -309,7 +321,7 @@ async def test_the_extended_card_over_json_rpc_is_rewritten_and_never_kept_or_se
         return web.json_response({"jsonrpc": "2.0", "id": said["id"], "result": card_of(agent, name="extended")})
 
     agent.handler = extended
-    await proxy.enroll("a", url=agent.url, unmanaged_away="defer", agent_card=card_of(agent))
+    await proxy.enroll("a", url=agent.url, unmanaged_away="defer", agent_card=card_of(agent), probe={"type": "tcp"})
     for method in ("GetExtendedAgentCard", "agent/getAuthenticatedExtendedCard"):
         ask = {"jsonrpc": "2.0", "id": 7, "method": method}
         got, body = await proxy.call("POST", BASE, json=ask)

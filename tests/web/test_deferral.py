@@ -202,12 +202,10 @@ async def test_malformed_json_reaches_a_healthy_agent_and_is_refused_when_it_wou
 
 async def test_what_cannot_be_deferred_is_refused_in_its_own_binding(proxy: Harness, nobody: str) -> None:
     await proxy.enroll("a", url=nobody, unmanaged_away="defer")
-    stream = {**send(), "method": "SendStreamingMessage"}
-    got, body = await proxy.call("POST", "/workspaces/a/a2a", headers=V1, json=stream)
+    got, body = await proxy.call("POST", "/workspaces/a/a2a", headers=V1, json=get_task("the agent's"))
     assert (got.status, json.loads(body)["error"]["data"][0]["reason"]) == (503, "WORKSPACE_AWAY")
     assert int(got.headers["Retry-After"]) >= 15
-    rest = {"message": send()["params"]["message"]}
-    got, body = await proxy.call("POST", "/workspaces/a/a2a/message:send", headers=V1, json=rest)
+    got, body = await proxy.call("GET", "/workspaces/a/a2a/tasks/theirs", headers=V1)
     error = json.loads(body)["error"]
     assert (got.status, error["code"], error["details"][0]["reason"]) == (503, 503, "WORKSPACE_AWAY")
     got, body = await proxy.call("GET", "/workspaces/a/a2a/anything")

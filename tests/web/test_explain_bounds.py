@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from web.compute import UNHURRIED, host, hosted, status
 from web.explaining import ID, RECEIPT, ask, in_this_order, just_restarted, story
-from web.harness import V1, Harness, ScriptedAgent, send
+from web.harness import V1, Harness, ScriptedAgent, get_task, send
 
 from proxy.core.evidence import ProbeState
 from proxy.core.lifecycle import Status
@@ -80,15 +80,9 @@ async def test_no_body_no_header_and_no_secret_is_in_any_explanation(make: Any, 
         json=send(text=secret),
     )
     assert got.status == 202
-    stream, _ = await proxy.call(
-        "POST",
-        "/workspaces/a/a2a",
-        token=client,
-        headers=V1,
-        json={**send(text=secret), "method": "SendStreamingMessage"},
-    )
+    asked, _ = await proxy.call("POST", "/workspaces/a/a2a", token=client, headers=V1, json=get_task(secret))
     said = []
-    for subject in ("a", got.headers[ID], got.headers[RECEIPT], stream.headers[ID]):
+    for subject in ("a", got.headers[ID], got.headers[RECEIPT], asked.headers[ID]):
         code, told = await ask(proxy, subject)
         said.append(told)
         assert code == 200, told

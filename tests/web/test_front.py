@@ -16,6 +16,7 @@ from web.harness import Harness, ScriptedAgent, completed, send
 from web.raw_wire import CALL, DOORS, request
 
 from proxy.web import front
+from proxy.web.places import Places
 
 
 def doors(proxy: Harness) -> tuple[int, int]:
@@ -102,6 +103,7 @@ class Floor:
     """A server that takes note of what it is to serve."""
 
     head_limit = body_limit = 65536
+    places = Places({})
 
     def __init__(self) -> None:
         self.served: list[tuple[str, bytes]] = []

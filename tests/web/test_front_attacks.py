@@ -16,13 +16,13 @@ from web.raw_wire import CALL, DOORS, Wire, request
 
 from proxy.forward import pool
 from proxy.loops import dialing
-from proxy.web import calls, front
+from proxy.web import front, places
 from proxy.web.arrived import MOST_DIGITS, Fields
 
 Connect = Callable[..., Awaitable[Wire]]
 Says = Callable[[bytes], Awaitable[None]]
 
-CACHES: tuple[Any, ...] = (calls._split_again, dialing._join_again, pool._cut_again)
+CACHES: tuple[Any, ...] = (places._split_again, dialing._join_again, pool._cut_again)
 settled: Any = scripted_upstream.settled  # another test's, without annotations
 CHUNKED = request(b"Transfer-Encoding: chunked", body=b"").replace(b"Content-Length: 0\r\n", b"")
 

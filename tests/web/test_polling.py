@@ -138,7 +138,7 @@ async def test_a_task_that_a_poller_left_open_is_shown_from_the_store(proxy: Har
     assert got.status == 202
     second = await poller.one()
     assert message_of(second)["taskId"] == "up-m1"
-    assert more["result"]["task"]["id"] != task_id
+    assert more["result"]["task"]["id"] == task_id
 
 
 async def test_a_caller_may_withdraw_what_no_poller_has(proxy: Harness) -> None:

@@ -57,7 +57,8 @@ class Call(Struct, frozen=True, kw_only=True, gc=False):
     `rpc_id` is the caller's JSON-RPC id as raw JSON, so that an answer carries it back unchanged, type included.
     `task_id` is `message.taskId` of a send, else the task addressed. `context_id` is the message's, or a list's filter.
     `blocking`: the caller waits for the task's end (v1.0 `returnImmediately` false or absent, v0.3 `blocking` true or
-    absent). `deferrable`: it may be put away and sent later; `streaming`: it wants an event stream.
+    absent; over REST a `configuration` without it says false, as ProtoJSON has it). `deferrable`: it may be put away
+    and sent later; `streaming`: it wants an event stream.
     `history_length` is the caller's wish (A2A v1.0 section 3.2.4): None = the server's choice, 0 = no history.
     `body` is a reference to the request's bytes, not a copy.
     """

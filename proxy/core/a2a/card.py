@@ -14,6 +14,7 @@ their place.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -28,6 +29,8 @@ _TRANSPORTS: Final = ("protocolBinding", "protocol_binding", "transport")
 _PREFERRED: Final = ("preferredTransport", "preferred_transport")
 _MARKS: Final = ("name", "skills", "capabilities")
 _SIGNATURES: Final = "signatures"
+_EXTENDED: Final = ("supportsAuthenticatedExtendedCard", "supports_authenticated_extended_card")
+_EXTENDED_CAPABILITY: Final = ("extendedAgentCard", "extended_agent_card")
 _PORTS: Final = {"http": 80, "https": 443}
 _MYSELF: Final = frozenset({"localhost", "0.0.0.0", "::", "::1"})  # noqa: S104 - names that agents give themselves
 _LOOPBACK: Final = "127."
@@ -46,14 +49,20 @@ def is_card(body: bytes) -> bool:
 
 
 def rewrite_card(
-    body: bytes, public_base: str, upstream_base: str, *, keep_others: bool = False, sign: Sign | None = None
+    body: bytes,
+    public_base: str,
+    upstream_base: str,
+    *,
+    keep_others: bool = False,
+    extended: bool = True,
+    sign: Sign | None = None,
 ) -> bytes:
     """The card in `body` with its interfaces below `public_base`; any body that is no card as it is.
 
     `body` is a card or the JSON-RPC answer to a request for the extended one. An interface's path below that of
     `upstream_base` is kept, since that is what Holdfast forwards; one that lies elsewhere leads to `public_base`, one
     that lies below `public_base` already stays. `keep_others` leaves interfaces that Holdfast does not carry where they
-    are. `sign` signs a card that was changed, or had no signature.
+    are. Not `extended`: the card announces no extended one. `sign` signs a card that was changed, or had no signature.
     """
     document = m.document(body)
     if document is None:
@@ -64,6 +73,8 @@ def rewrite_card(
         if not _is_card(card):
             return False
         changed = _rewrite(card, base)
+        if not extended:
+            changed = m.any_of((changed, _announce_no_extended(card)))
         if changed:
             card.pop(_SIGNATURES, None)
         if sign is not None and not m.items(card.get(_SIGNATURES)):
@@ -72,6 +83,16 @@ def rewrite_card(
 
     changed = m.change_member(document, "result", show) if "jsonrpc" in document else show(document)
     return m.encode(document) if changed else body
+
+
+def _announce_no_extended(card: Members) -> bool:
+    """Say nothing of an extended card; whether it was announced."""
+
+    def without(names: tuple[str, ...], owner: Members) -> bool:
+        return m.any_of(owner.pop(name, None) is not None for name in names)
+
+    announced = without(_EXTENDED, card)
+    return m.change_member(card, "capabilities", partial(without, _EXTENDED_CAPABILITY)) or announced
 
 
 class _Addresses:

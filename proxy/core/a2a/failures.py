@@ -4,11 +4,12 @@ Knows nothing of why an error arose. `docs/errors.md` shows the table; a test ho
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from proxy.core.a2a import members as m
 from proxy.core.a2a.call import NO_ID, Binding, Call, Version
+from proxy.core.a2a.renaming import rename_answer
 from proxy.core.errors import HoldfastError
 
 JSON: Final = "application/json"
@@ -43,7 +44,20 @@ REASONS: Final = (
     ),
     Reason(name="BROKEN_BODY", status=400, meaning="The body did not arrive whole."),
     Reason(name="BAD_IDEMPOTENCY_KEY", status=400, meaning="The header Idempotency-Key is empty or too long."),
+    Reason(name="BAD_PROFILE", status=400, meaning="The header Holdfast-Profile names no profile."),
+    Reason(
+        name="BAD_MESSAGE",
+        code=-32602,
+        status=400,
+        meaning="Profile plain: the message has neither parts nor content that could be read.",
+    ),
     Reason(name="BAD_PRIORITY", status=400, meaning="The header Holdfast-Priority names no priority."),
+    Reason(
+        name="BAD_PUSH_CONFIG",
+        code=-32602,
+        status=400,
+        meaning="The push notification configuration is unusable, or its URL must not be called; nothing was stored.",
+    ),
     Reason(name="UNAUTHENTICATED", status=401, meaning="No valid Holdfast token came with the request."),
     Reason(
         name="INVALID_CALLER",
@@ -66,6 +80,11 @@ REASONS: Final = (
     ),
     Reason(name="QUEUE_FULL", status=429, meaning="The workspace is away and its queue is full; nothing was stored."),
     Reason(name="INTERNAL", status=500, meaning="Holdfast itself failed."),
+    Reason(
+        name="NO_TUNNELS",
+        status=501,
+        meaning="CONNECT on the data path: what follows it would not be read as requests.",
+    ),
     Reason(
         name="UNSAFE_ADDRESS",
         status=502,
@@ -104,6 +123,11 @@ REASONS: Final = (
     Reason(name="QUEUE_UNAVAILABLE", status=503, meaning="The request could not be put away; it was not accepted."),
     Reason(name="STORE_UNAVAILABLE", status=503, meaning="Holdfast's store could not do it; nothing was changed."),
     Reason(name="STARTING", status=503, meaning="Holdfast does not know its workspaces yet; nothing was sent."),
+    Reason(
+        name="TOO_MANY_READERS",
+        status=503,
+        meaning="As many callers wait as may; there is no room for a subscription now.",
+    ),
     Reason(name="STOPPING", status=503, meaning="Holdfast is stopping and had to cut the call; `delivered` is maybe."),
     Reason(
         name="DEADLINE_EXCEEDED",
@@ -129,6 +153,7 @@ _CANONICAL: Final = {  # HTTP status -> google.rpc.Code
     504: "DEADLINE_EXCEEDED",
     507: "RESOURCE_EXHAUSTED",
 }
+_FIRST_ERROR: Final = 400
 _FIRST_SERVER_ERROR: Final = 500
 
 
@@ -169,6 +194,30 @@ _NOT_CANCELABLE: Final = _ProtocolError(
     old_type="TaskNotCancelableError",
     message="Task cannot be canceled",
 )
+_PUSH_NOT_SUPPORTED: Final = _ProtocolError(
+    code=-32003,
+    status=400,
+    canonical="FAILED_PRECONDITION",
+    reason="PUSH_NOTIFICATION_NOT_SUPPORTED",
+    old_type="PushNotificationNotSupportedError",
+    message="Push notifications are not supported for this task",
+)
+_UNSUPPORTED: Final = _ProtocolError(
+    code=-32004,
+    status=400,
+    canonical="FAILED_PRECONDITION",
+    reason="UNSUPPORTED_OPERATION",
+    old_type="UnsupportedOperationError",
+    message="The task has ended; this operation is not supported for it",
+)
+_INVALID_PARAMS: Final = _ProtocolError(
+    code=-32602,
+    status=400,
+    canonical="INVALID_ARGUMENT",
+    reason="INVALID_PARAMS",
+    old_type="InvalidParamsError",
+    message="Invalid params",
+)
 
 
 def error_answer(call: Call | None, error: HoldfastError) -> ErrorAnswer:
@@ -191,6 +240,22 @@ def error_answer(call: Call | None, error: HoldfastError) -> ErrorAnswer:
     return _answer(error.status, body)
 
 
+def passed_error(call: Call, status: int, body: bytes, tasks: Mapping[str, str]) -> bytes | None:
+    """An agent's error as its caller gets it late: its ids changed by `tasks`, under the caller's own JSON-RPC id.
+
+    `status` and `body` are the agent's answer. None for an answer that is no error in the caller's binding.
+    """
+    document = m.document(body)
+    if document is None or m.members(document.get("error")) is None:
+        is_error = call.binding is Binding.REST and status >= _FIRST_ERROR and document is not None
+        return rename_answer(body, tasks) if is_error else None
+    renamed = rename_answer(body, tasks)
+    if call.binding is not Binding.JSONRPC:
+        return renamed
+    error = (m.members(renamed) or {})["error"]
+    return b'{"jsonrpc":"2.0","id":' + call.rpc_id + b',"error":' + bytes(error) + b"}"
+
+
 def task_not_found(call: Call) -> ErrorAnswer:
     """A2A's TaskNotFoundError, as an agent gives it (A2A v1.0 section 3.3.2)."""
     return _as_agent(call, _TASK_NOT_FOUND)
@@ -199,6 +264,34 @@ def task_not_found(call: Call) -> ErrorAnswer:
 def not_cancelable(call: Call) -> ErrorAnswer:
     """A2A's TaskNotCancelableError, as an agent gives it (A2A v1.0 section 3.3.2)."""
     return _as_agent(call, _NOT_CANCELABLE)
+
+
+def push_not_supported(call: Call) -> ErrorAnswer:
+    """A2A's PushNotificationNotSupportedError, as an agent gives it (A2A v1.0 section 3.3.2)."""
+    return _as_agent(call, _PUSH_NOT_SUPPORTED)
+
+
+def task_has_ended(call: Call) -> ErrorAnswer:
+    """A2A's UnsupportedOperationError, as agents give it for ended tasks (A2A v1.0 sections 3.1.1, 3.1.6)."""
+    return _as_agent(call, _UNSUPPORTED)
+
+
+def invalid_params(call: Call, text: str) -> ErrorAnswer:
+    """JSON-RPC's InvalidParams, as an agent gives it; `text` says which."""
+    return _as_agent(call, replace(_INVALID_PARAMS, message=text))
+
+
+def error_code(body: bytes) -> int | None:
+    """The code of a JSON-RPC error; None for what is none."""
+    error = m.members((m.document(body) or {}).get("error"))
+    return m.whole(error.get("code")) if error is not None else None
+
+
+def says_not_found(call: Call, status: int, body: bytes) -> bool:
+    """Whether an agent's answer is A2A's TaskNotFoundError."""
+    if call.binding is Binding.JSONRPC:
+        return error_code(body) == _TASK_NOT_FOUND.code
+    return status == _TASK_NOT_FOUND.status
 
 
 def _as_agent(call: Call, error: _ProtocolError) -> ErrorAnswer:

@@ -42,7 +42,8 @@ class KeptTask:
     `task_json` is the bare task in the shape of `version`. `state` is one of "submitted", "working", "input-required",
     "auth-required", "completed", "failed", "canceled", "rejected"; a state that neither version knows counts as
     "working". `upstream_task_id` is set where the agent made a task of its own, `upstream_context_id` where it answered
-    in another context than the caller's: both must be mapped while the task lives.
+    in another context than the caller's: both must be mapped while the task lives. `refused`: the answer was an error,
+    or nothing that can be read, and the task says so.
     """
 
     task_json: bytes
@@ -51,6 +52,7 @@ class KeptTask:
     terminal: bool
     upstream_task_id: str | None
     upstream_context_id: str | None
+    refused: bool = False
 
 
 def keep_answer(call: Call, *, status: int, body: bytes, task_id: str, context_id: str, at: datetime) -> KeptTask:
@@ -59,9 +61,9 @@ def keep_answer(call: Call, *, status: int, body: bytes, task_id: str, context_i
     `call` is the send, `status` the HTTP status, `body` the whole identity-encoded JSON answer. Never raises.
     """
     document = m.document(body)
-    refusal = _refusal(document or {})
-    if refusal is not None or status >= _FIRST_ERROR:
-        code, said = refusal or ("", "")
+    refused = refusal(document or {})
+    if refused is not None or status >= _FIRST_ERROR:
+        code, said = refused or ("", "")
         http = f" HTTP {status}" if status >= _FIRST_ERROR else ""
         detail = ": ".join(part for part in (said, f"error {code}" if code and not said else "") if part)
         text = f"The agent answered{http or ' with an error'}" + (f": {detail}" if detail else ".")
@@ -87,7 +89,7 @@ def keep_task(call: Call, body: bytes) -> KeptTask | None:
     and for everything else that holds no task: what was kept before stands. Never raises.
     """
     document = m.document(body) or {}
-    if _refusal(document) is not None:
+    if refusal(document) is not None:
         return None
     result = (m.members(document.get("result")) or {}) if "jsonrpc" in document else document
     task, _ = _content(result)
@@ -163,10 +165,11 @@ def _ended(call: Call, task_id: str, context_id: str, at: datetime, *, state: st
         terminal=True,
         upstream_task_id=None,
         upstream_context_id=None,
+        refused=True,
     )
 
 
-def _refusal(document: Members) -> tuple[str, str] | None:
+def refusal(document: Members) -> tuple[str, str] | None:
     """The code or reason and the text of an error body, in any binding; None for a body that is no error."""
     error = m.members(document.get("error"))
     if error is not None:

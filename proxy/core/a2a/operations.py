@@ -74,6 +74,12 @@ METHODS: Final[dict[str, tuple[Version, Operation]]] = {
     for version, name in ((Version.V03, row.rpc_v03), (Version.V10, row.rpc_v10))
     if name
 }
+_METHOD_OF: Final = {meant: name for name, meant in METHODS.items()}
+
+
+def method(operation: Operation, version: Version) -> str:
+    """What an operation is called in JSON-RPC; KeyError where a version does not have it."""
+    return _METHOD_OF[version, operation]
 
 
 class Route(NamedTuple):

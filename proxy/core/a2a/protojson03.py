@@ -44,6 +44,14 @@ def task_from_rest(task: Members) -> Members:
     return made
 
 
+def update_from_rest(update: Members) -> Members:
+    """A status or artifact update as REST writes it in the v0.3 shape, but for its `kind`."""
+    made = shapes.known(update)
+    shapes.replace(made, "status", _status_from_rest)
+    shapes.replace(made, "artifact", _artifact_from_rest)
+    return made
+
+
 def message_to_rest(message: Members) -> Members:
     """A v0.3 message as REST writes it."""
     made = dict(message)

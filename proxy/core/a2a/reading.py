@@ -251,6 +251,8 @@ def _send(
     references = message.reference_task_ids or message.snake_reference_task_ids
     if version is Version.V03:
         blocking = wish.blocking is not False
+        if binding is Binding.REST and params.configuration is not None:
+            blocking = bool(wish.blocking)  # ProtoJSON: SDKs leave a false out, and servers read its absence as one
         push = wish.push_notification_config or wish.snake_push_notification_config
         push = push or wish.push_notification or wish.snake_push_notification
     else:

@@ -106,6 +106,23 @@ def stamp(at: datetime) -> str:
     return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
+def id_of(task: Members) -> str | None:
+    """A task's id; None where it has none."""
+    return m.text(task.get("id"))
+
+
+def cut_history(task: Members, wanted: int | None) -> None:
+    """Leave at most as many messages of the history as are wanted, the newest (A2A v1.0 section 3.2.4); None: all."""
+    history = m.items(task.get("history"))
+    if history is None or wanted is None:
+        return
+    newest = history[-wanted:] if wanted else []
+    if newest:
+        task["history"] = m.raw(newest)
+    else:
+        del task["history"]
+
+
 def task_to_v10(task: Members) -> Members:
     """v0.3 -> v1.0."""
     made = known(task)

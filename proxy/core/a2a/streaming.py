@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Final
 
 from proxy.core.a2a import members as m
-from proxy.core.a2a import shapes
+from proxy.core.a2a import protojson03, shapes
 from proxy.core.a2a.call import Binding, Call, Version
 from proxy.core.a2a.keeping import KeptTask, keep_answer
 from proxy.core.a2a.members import Members
@@ -27,6 +27,7 @@ from proxy.core.a2a.tasks import send_answer
 
 _STATUS: Final = ("statusUpdate", "status_update")
 _ARTIFACT: Final = ("artifactUpdate", "artifact_update")
+_MISSING: Final = b": events are missing here\n\n"
 
 
 def told(call: Call, task: KeptTask, event: bytes, *, task_id: str, context_id: str, at: datetime) -> KeptTask | None:
@@ -46,6 +47,9 @@ def told(call: Call, task: KeptTask, event: bytes, *, task_id: str, context_id: 
             return None
         kept = keep_answer(call, status=200, body=event, task_id=task_id, context_id=context_id, at=at)
         return replace(kept, upstream_task_id=kept.upstream_task_id or task.upstream_task_id)
+    is_old_rest = call.binding is Binding.REST and call.version is Version.V03
+    if is_old_rest:
+        update = protojson03.update_from_rest(update)
     upstream_task = m.text(update.get("taskId")) or task.upstream_task_id
     upstream_context = m.text(update.get("contextId"))
     foreign = upstream_context if upstream_context not in {None, "", context_id} else task.upstream_context_id
@@ -54,7 +58,7 @@ def told(call: Call, task: KeptTask, event: bytes, *, task_id: str, context_id: 
         {upstream_task: task_id} if upstream_task else {},
         contexts={upstream_context: context_id} if upstream_context else {},
     )
-    version = Version.V03 if "kind" in update else Version.V10
+    version = Version.V03 if is_old_rest or "kind" in update else Version.V10
     known = shapes.to_version(m.members(task.task_json) or {}, task.version, version)
     _apply(known, update)
     state = shapes.state_of(known)
@@ -68,14 +72,26 @@ def told(call: Call, task: KeptTask, event: bytes, *, task_id: str, context_id: 
     )
 
 
+def tells_state(event: bytes) -> bool:
+    """Whether an event says in which state its task is: all but an artifact do."""
+    document = m.document(event) or {}
+    item = (m.members(document.get("result")) or {}) if "jsonrpc" in document else document
+    update = _update(item)
+    return update is None or m.members(update.get("artifact")) is None
+
+
 def streamed_answer(call: Call, task: KeptTask | None, events: Sequence[bytes]) -> tuple[bytes, bytes]:
     """The answer that a stream amounts to: (content type, body).
 
     A call that asked for a stream gets it, event by event; any other A2A call the task that came out of it, and what is
-    not A2A the events.
+    not A2A the events. An empty event stands for those that were not kept: a comment says so, and the task as it came
+    out ends the stream.
     """
     if task is None or call.streaming or call.binding is Binding.OTHER:
-        return b"text/event-stream", b"".join(_framed(event) for event in events)
+        told = b"".join(_framed(event) if event else _MISSING for event in events)
+        if task is not None and not all(events or (b"",)):
+            told += _framed(send_answer(call, task.task_json, task.version))
+        return b"text/event-stream", told
     return b"application/json", send_answer(call, task.task_json, task.version)
 
 

@@ -46,6 +46,31 @@ def submitted_task(
     return m.encode(task)
 
 
+def continued_task(call: Call, task_json: bytes, version: Version, *, task_id: str, at: datetime, text: str) -> bytes:
+    """A task whose next message was put away: *submitted* again, with what it held before and that message.
+
+    `call` is the send, `task_json` the task before it in the shape of `version`, under the caller's ids. What its last
+    status said moves to the history, unless Holdfast itself said it while an earlier message waited.
+    """
+    task = shapes.to_version(m.members(task_json) or {}, version, call.version)
+    context_id = m.text(task.get("contextId")) or ""
+    history: list[object] = list(m.items(task.get("history")) or ())
+    said = m.members((m.members(task.get("status")) or {}).get("message"))
+    if said is not None and shapes.state_of(task) != "submitted":
+        history.append(said)
+    history += history_of(call, task_id, context_id)
+    made = _made(call.version, task_id=task_id, context_id=context_id, state="submitted", text=text, at=at, history=())
+    return m.encode(task | made | ({"history": history} if history else {}))
+
+
+def ended_task(
+    task_json: bytes, version: Version, *, task_id: str, context_id: str, state: str, text: str, at: datetime
+) -> bytes:
+    """A task that Holdfast ends itself, with what it held before: its history, its artifacts."""
+    ended = failed_task(version, task_id=task_id, context_id=context_id, state=state, text=text, at=at)
+    return m.encode((m.members(task_json) or {}) | (m.members(ended) or {}))
+
+
 def submitted_answer(
     call: Call,
     *,
@@ -118,6 +143,11 @@ def send_answer(call: Call, task_json: bytes, task_version: Version) -> bytes:
     return _enveloped(call, m.encode(task if bare else {"task": task}))
 
 
+def task_id_of(task_json: bytes) -> str | None:
+    """The id of a task that is kept."""
+    return shapes.id_of(m.members(task_json) or {})
+
+
 def history_of(call: Call, task_id: str, context_id: str) -> Sequence[Members]:
     """The caller's message as the history of its task, in the shape of the call's version.
 
@@ -178,13 +208,7 @@ def _as_role(role: str, version: Version) -> Members:
 def _shown(call: Call, task_json: bytes, task_version: Version) -> Members:
     """A kept task in the caller's shape, with the history it asked for (A2A v1.0 section 3.2.4)."""
     task = shapes.to_version(m.members(task_json) or {}, task_version, call.version)
-    history = m.items(task.get("history"))
-    if history is not None and call.history_length is not None:
-        newest = history[-call.history_length :] if call.history_length else []
-        if newest:
-            task["history"] = m.raw(newest)
-        else:
-            del task["history"]
+    shapes.cut_history(task, call.history_length)
     if call.binding is Binding.REST and call.version is Version.V03:
         return protojson03.task_to_rest(task)
     return task

@@ -9,9 +9,11 @@ from proxy.store.statements import Statement
 
 JOURNAL_END: Final = Statement(
     "journal_end",
-    "Find the last event of a deferral's journal, and the tries of the deferral now.",
+    "Find the first number and the last event of a deferral's journal, and the tries of the deferral now.",
     """
-    SELECT d.seq, d.tries, j.tries, j.sequence, j.through FROM deferrals d
+    SELECT d.seq, d.tries, j.tries, j.sequence, j.through,
+        (SELECT MIN(e.sequence) FROM stream_journal e WHERE e.deferral = d.seq)
+    FROM deferrals d
     LEFT JOIN stream_journal j ON j.deferral = d.seq
         AND j.sequence = (SELECT MAX(e.sequence) FROM stream_journal e WHERE e.deferral = d.seq)
     WHERE d.id = :id
@@ -21,6 +23,11 @@ FORGET_TRIES: Final = Statement(
     "forget_tries",
     "Delete the events of a deferral's earlier tries.",
     "DELETE FROM stream_journal WHERE deferral = :seq AND tries <> :tries",
+)
+ADOPT_EVENTS: Final = Statement(
+    "adopt_events",
+    "Count the events of a deferral's earlier tries as told by a later one that goes on with them.",
+    "UPDATE stream_journal SET tries = :tries WHERE deferral = :seq AND tries <> :tries",
 )
 ADD_EVENT: Final = Statement(
     "add_event",

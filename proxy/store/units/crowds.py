@@ -3,11 +3,12 @@
 Owns: which of a crowd are *plain*, and their common way in.
 Knows nothing of: what the others need (each goes its own way: `units.deferrals`), who made the crowd.
 
-Theory of operation. A request is plain when it comes queued and its key is new: nothing that is stored concerns it but
-the size of its queue and the head of its context. Neighbours that are plain are looked up together, placed in memory
-one after the other (each sees the rows, bytes and heads that those before it will leave), and inserted together.
-Whatever is not plain (a key that is known, or that comes twice in the crowd; a call adopted with its lease) goes alone,
-between its neighbours: so the order in which they came is the order of their sequences.
+Theory of operation. A request is plain when it comes queued, its key is new and nobody wants to be notified of it:
+nothing that is stored concerns it but the size of its queue and the head of its context. Neighbours that are plain are
+looked up together, placed in memory one after the other (each sees the rows, bytes and heads that those before it will
+leave), and inserted together. Whatever is not plain (a key that is known, or that comes twice in the crowd; a call
+adopted with its lease) goes alone, between its neighbours: so the order in which they came is the order of their
+sequences.
 """
 
 from collections.abc import Sequence
@@ -114,6 +115,7 @@ def _not_plain(crowd: Sequence[Enqueue]) -> Unit[set[int]]:
         deferral, since = each.deferral, each.limits.idempotency_since
         plain = deferral.state is State.QUEUED
         plain = plain and deferral.upstream_task_id is None and deferral.upstream_context_id is None
+        plain = plain and deferral.push is None
         if deferral.caller is not None and deferral.idempotency_key is not None:
             key = (deferral.workspace_id, deferral.caller, deferral.idempotency_key)
             plain = plain and key not in keys

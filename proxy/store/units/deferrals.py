@@ -13,9 +13,10 @@ from proxy.core.times import micros
 from proxy.store import Ending, Enqueued, LineOf, Placed, QueueLimits, TaskOf, rows
 from proxy.store import deferral_rows as deferred
 from proxy.store.laws import SUPERSEDED, check_listing, check_new
+from proxy.store.pushes import Progress
 from proxy.store.statements import deferrals as sql
 from proxy.store.statements import log
-from proxy.store.units import Unit
+from proxy.store.units import Unit, pushes
 from proxy.store.units.delivery import end
 from proxy.store.units.heads import ALONE, NOT_HEAD, place, settle
 
@@ -111,6 +112,8 @@ def _insert(workspace: int, deferral: Deferral, size: int) -> Unit[int]:
                 "upstream_context_id": deferral.upstream_context_id,
             },
         )
+    if deferral.push is not None:
+        yield from pushes.add(seq, deferral.push, Progress())
     if is_leased and context is not None and not deferral.adopted:
         yield from settle(workspace, context)
     return seq

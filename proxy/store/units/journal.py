@@ -23,17 +23,21 @@ def append(
     found = yield journal_sql.JOURNAL_END, {"id": deferral_id}
     if not found:
         return None
-    seq, tries, told_in, last, through = found[0]
-    if told_in != tries:
-        last, through = 0, 0
+    seq, tries, told_in, last, through, first = found[0]
+    is_new_story = told_in != tries and not events.continues
+    told = 0 if is_new_story or last is None else last - first + 1
+    through = 0 if is_new_story or last is None else through
     size = sum(len(event) for event in events.data)
-    if not limits.hold(rows=last + len(events.data), size=through + size):
+    if not limits.hold(rows=told + len(events.data), size=through + size):
         held = yield sql.HELD, {"id": deferral_id, "lease_token": lease_token}
-        return Appended(total=last, full=True) if held else None
+        return Appended(total=told, full=True) if held else None
     renewed = yield sql.EXTEND, {"id": deferral_id, "lease_token": lease_token, "until": micros(until)}
     if not renewed:
         return None
-    yield journal_sql.FORGET_TRIES, {"seq": seq, "tries": tries}
+    if events.data and told_in is not None and told_in != tries:
+        earlier = journal_sql.ADOPT_EVENTS if events.continues else journal_sql.FORGET_TRIES
+        yield earlier, {"seq": seq, "tries": tries}
+    last = last or 0
     added: list[Params] = []
     for event in events.data:
         last, through = last + 1, through + len(event)
@@ -53,13 +57,13 @@ def append(
                 "upstream_context_id": events.upstream_context_id,
             },
         )
-    return Appended(total=last, full=False)
+    return Appended(total=told + len(events.data), full=False)
 
 
 def size(deferral_id: str) -> Unit[int]:
     """Count the events of the latest try."""
     found = yield journal_sql.JOURNAL_END, {"id": deferral_id}
-    return int(found[0][3]) if found and found[0][1] == found[0][2] else 0
+    return int(found[0][3] - found[0][5] + 1) if found and found[0][1] == found[0][2] else 0
 
 
 def read(deferral_id: str, after: int, limit: int) -> Unit[Sequence[JournalEvent]]:

@@ -16,8 +16,9 @@ from proxy.core.workspace import Workspace
 from proxy.store import WORKSPACE_TOKEN, Signs, Snapshot, TokenRecord, rows
 from proxy.store import deferral_rows as deferred
 from proxy.store.statements import deferrals as queue
-from proxy.store.statements import log
+from proxy.store.statements import log, task_lists
 from proxy.store.statements import workspaces as sql
+from proxy.store.task_lists import ForeignContext
 from proxy.store.units import Params, Unit
 from proxy.store.units.delivery import cancel_all, queue_sizes
 
@@ -35,6 +36,7 @@ def snapshot(restarts_since: datetime, completed_since: datetime) -> Unit[Snapsh
     sizes = yield from queue_sizes()
     active = yield queue.WATCHES_ACTIVE, {}
     completed = yield queue.WATCHES_COMPLETED, {"since": micros(completed_since)}
+    contexts = yield task_lists.CONTEXTS, {}
     restarts = {(cycle.workspace_id, cycle.generation): cycle for cycle in map(rows.restart, [*opened, *since])}
     return Snapshot(
         workspaces=[rows.workspace(row) for row in found],
@@ -43,6 +45,10 @@ def snapshot(restarts_since: datetime, completed_since: datetime) -> Unit[Snapsh
         restarts=[restarts[key] for key in sorted(restarts)],
         sizes=sizes,
         watched=[deferred.watch(row) for row in [*active, *completed]],
+        contexts=[
+            ForeignContext(workspace_id=workspace_id, caller=caller, context_id=ours, upstream_id=theirs)
+            for workspace_id, caller, ours, theirs in contexts
+        ],
     )
 
 

@@ -1,0 +1,162 @@
+"""Replays that are answered by streams, event by event, and by agents that have none."""
+
+import asyncio
+import json
+
+import pytest
+from simulation.scripted import Reacts, streams
+from simulation.streamed import answers, away, error, method_of, piece, send, status, task, text_of, words_of
+from simulation.world import World, simulated
+
+from proxy.core.deferral import State
+from proxy.store.journal import GAP
+
+# --- told event by event ---------------------------------------------------------------------------------------------
+
+
+@simulated
+async def test_a_unary_send_is_replayed_as_a_stream_and_its_task_known_at_once(world: World) -> None:
+    scene = await away(world)
+    go = asyncio.Event()
+    await scene.comes_back(streams(task(), go, piece("one"), piece(" two", append=True), status("COMPLETED"), 500.0))
+    working = await scene.until(lambda deferral: deferral.upstream_task_id == "up")
+    assert working.state is State.LEASED
+    assert working.task is not None
+    assert working.task.state == "working"
+    assert [event.sequence for event in await scene.journal()] == [1]
+    go.set()
+    done = await scene.ended(within=10)  # nobody waits for the stream's own end
+    assert (done.state, done.attempts, text_of(done)) == (State.COMPLETED, 0, "one two")
+    (heard,) = scene.agent.heard
+    assert method_of(heard.request.body) == "SendStreamingMessage"
+    assert (heard.header("Accept"), heard.header("Accept-Encoding")) == ("text/event-stream", "identity")
+    assert done.answer is not None
+    answered = json.loads(done.answer.body)
+    assert (answered["id"], answered["result"]["task"]["id"]) == (7, done.task_id)
+    assert (await scene.journal())[0].data == task()
+
+
+@simulated
+async def test_a_lease_lasts_as_long_as_the_stream_does(world: World) -> None:
+    scene = await away(world, settings={"queue.lease": 2.0})
+    slow = [part for number in range(20) for part in (5.0, piece(f"{number}"))]
+    await scene.comes_back(streams(task(), *slow, status("COMPLETED")))
+    done = await scene.ended()
+    assert (done.state, done.tries, len(await scene.journal())) == (State.COMPLETED, 1, 22)
+
+
+@simulated
+async def test_a_stream_that_waits_for_input_ends_the_try(world: World) -> None:
+    scene = await away(world, send(method="SendStreamingMessage"))
+    await scene.comes_back(streams(task(), status("INPUT_REQUIRED"), 500.0))
+    done = await scene.ended(within=10)
+    assert done.state is State.COMPLETED
+    assert done.task is not None
+    assert (done.task.state, done.upstream_task_id) == ("input-required", "up")
+    assert done.answer is not None
+    assert done.answer.body == b"".join(b"data: " + event + b"\n\n" for event in (task(), status("INPUT_REQUIRED")))
+
+
+@simulated
+async def test_an_error_that_ends_a_stream_fails_the_task(world: World) -> None:
+    scene = await away(world)
+    await scene.comes_back(streams(task(), error(-32603, "it hurts")))
+    done = await scene.ended()
+    assert done.task is not None
+    assert (done.state, done.task.state, words_of(done)) == (
+        State.COMPLETED,
+        "failed",
+        "The agent answered with an error: it hurts",
+    )
+
+
+@simulated
+async def test_what_is_no_event_is_skipped(world: World) -> None:
+    scene = await away(world)
+    await scene.comes_back(streams(b"{}", b"noise", task(), b"", status("COMPLETED")))
+    assert (await scene.ended()).state is State.COMPLETED
+    assert [event.data for event in await scene.journal()] == [task(), status("COMPLETED")]
+
+
+@simulated
+async def test_a_full_journal_ends_in_a_gap_and_the_task_goes_on(world: World) -> None:
+    scene = await away(world, settings={"poll.journal_rows": 2})
+    parts = [part for number in range(4) for part in (0.1, piece(f"{number}", append=True))]
+    await scene.comes_back(streams(task(), *parts, 0.1, status("COMPLETED")))
+    done = await scene.ended()
+    assert text_of(done) == "0123"
+    assert [(event.sequence, event.data) for event in await scene.journal()] == [
+        (1, task()),
+        (2, piece("0", append=True)),
+        (3, GAP),
+    ]
+
+
+@simulated
+async def test_a_stream_with_a_gap_says_so_and_ends_with_the_task(world: World) -> None:
+    scene = await away(world, send(method="SendStreamingMessage"), settings={"poll.journal_rows": 1})
+    await scene.comes_back(streams(task(), 0.1, piece("one"), 0.1, status("COMPLETED")))
+    done = await scene.ended()
+    assert done.answer is not None
+    first, gap, last = done.answer.body.removesuffix(b"\n\n").split(b"\n\n")
+    assert (first, gap) == (b"data: " + task(), b": events are missing here")
+    assert json.loads(last.removeprefix(b"data: "))["result"]["task"]["status"]["state"] == "TASK_STATE_COMPLETED"
+
+
+@simulated
+async def test_without_a_journal_the_task_alone_is_kept(world: World) -> None:
+    scene = await away(world, settings={"defaults.journal": "off"})
+    await scene.comes_back(streams(task(), 0.1, piece("one"), 0.1, status("COMPLETED")))
+    done = await scene.ended()
+    assert (text_of(done), done.upstream_task_id, await scene.journal()) == ("one", "up", [])
+
+
+# --- agents that do not stream ---------------------------------------------------------------------------------------
+
+
+@simulated
+async def test_an_agent_that_answers_in_one_piece_is_taken_at_its_word(world: World) -> None:
+    scene = await away(world)
+    await scene.comes_back(answers(task("COMPLETED")))
+    done = await scene.ended()
+    assert (done.state, done.upstream_task_id, await scene.journal()) == (State.COMPLETED, "up", [])
+
+
+@pytest.mark.parametrize(
+    "refusal", [answers(error(-32601)), answers(error(-32004)), streams(error(-32004)), Reacts(status=405, body=b"")]
+)
+@simulated
+async def test_an_agent_without_the_streams_of_its_card_is_asked_the_unary_way(world: World, refusal: Reacts) -> None:
+    scene = await away(world)
+    await scene.comes_back(refusal, answers(task("COMPLETED")))
+    done = await scene.ended()
+    assert (done.state, done.tries, done.maybe) == (State.COMPLETED, 1, False)
+    assert scene.methods == ["SendStreamingMessage", "SendMessage"]
+
+
+@simulated
+async def test_a_caller_whose_own_stream_is_refused_gets_the_refusal(world: World) -> None:
+    scene = await away(world, send(method="SendStreamingMessage"))
+    await scene.comes_back(answers(error(-32004)))
+    done = await scene.ended()
+    assert (done.state, scene.methods) == (State.COMPLETED, ["SendStreamingMessage"])
+
+
+@simulated
+async def test_without_an_announcement_the_send_stays_as_it_is(world: World) -> None:
+    scene = await away(world, agent_card=None)
+    await scene.comes_back(answers(task("COMPLETED")))
+    await scene.ended()
+    (heard,) = scene.agent.heard
+    assert (method_of(heard.request.body), heard.header("Accept-Encoding")) == ("SendMessage", "identity")
+
+
+@simulated
+async def test_a_rest_send_is_replayed_at_the_stream_path(world: World) -> None:
+    content = json.dumps({"message": {"messageId": "m1", "role": "ROLE_USER", "parts": [{"text": "hi"}]}}).encode()
+    scene = await away(world, content, "/tenant/message:send?x=1")
+    event = json.dumps({"task": {"id": "up", "contextId": "c", "status": {"state": "TASK_STATE_COMPLETED"}}}).encode()
+    await scene.comes_back(streams(event))
+    done = await scene.ended()
+    assert [heard.request.url for heard in scene.agent.heard] == ["http://ws.test/a2a/tenant/message:stream?x=1"]
+    assert (done.state, done.upstream_task_id) == (State.COMPLETED, "up")

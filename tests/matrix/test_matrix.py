@@ -1,0 +1,53 @@
+"""Every A2A SDK with agents of both generations, over both bindings, in every situation, through a real Holdfast.
+
+A test is one cell: who, with whom, over what, in which situation, doing what. The cells of a situation are played
+together, once, so that one outage is everybody's; each test then tells what its own cell saw. `scripts/test` plays
+the Python SDKs, `scripts/test --all` all of them.
+"""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from e2e.serving import Serving
+from matrix.cells import PAIRINGS, SHORT
+from matrix.deeds import DEEDS
+from matrix.situations import Key, Stage, keys_of
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
+
+CELLS = [
+    pytest.param(
+        situation,
+        key,
+        id=f"{situation}: {key[0].name}, {key[1]}",
+        marks=[] if key[0] in SHORT else [pytest.mark.long],
+    )
+    for situation in DEEDS
+    for key in keys_of(PAIRINGS, situation)
+]
+
+Played = dict[str, dict[Key, BaseException | None]]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Played]:
+    """What became of all cells that this run wants."""
+    wanted: dict[str, list[Key]] = {}
+    for item in request.session.items:
+        if getattr(item, "module", None) is request.module:
+            chosen = item.callspec.params  # type: ignore[attr-defined]  # a parametrised function has it
+            wanted.setdefault(chosen["situation"], []).append(chosen["key"])
+    folder: Path = tmp_path_factory.mktemp("matrix")
+    stage = Stage(folder, Serving(folder))
+    await stage.start({key[0] for keys in wanted.values() for key in keys})
+    yield {situation: await stage.run(situation, keys) for situation, keys in wanted.items()}
+    await stage.stop()
+
+
+@pytest.mark.parametrize(("situation", "key"), CELLS)
+async def test_a_client_sees_what_its_sdk_promises(played: Played, situation: str, key: Key) -> None:
+    problem = played[situation][key]
+    if problem is not None:
+        raise problem
