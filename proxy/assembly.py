@@ -48,6 +48,7 @@ from proxy.store.vault import open_vault
 
 __all__ = ["Assembly", "Outside"]
 
+
 class Assembly(Foundation):
     """The parts of one Holdfast but its doors, made by `assemble`."""
 

@@ -51,7 +51,8 @@ class LastVerdict:
 class Settings:
     """What an admin may set per workspace; None means the configured default.
 
-    `host` is a host name of its own, in lower case. `allow_from` is the list of those who may call it, as the admin wrote it (`core.access`).
+    `host` is a host name of its own, in lower case. `allow_from` is the list of those who may call it, as the admin
+    wrote it (`core.access`).
     """
 
     max_concurrent: int | None = None

@@ -127,7 +127,8 @@ class TakingUp:
         """Listen to the agent's own task from where it is now."""
         deferral, call = ready.deferral, ready.call
         question = asking.follow(call, deferral.request.tail, task_id)
-        before = story.heard
+        before, headed = story.heard, False
+        heard: Heard | Refused = Refused()
         try:
             async with self._dialer.call(
                 route,
@@ -139,13 +140,15 @@ class TakingUp:
                 if gateway(answer.status):
                     await answer.read(self._answer_limit)
                     return _turned_away(answer.status)
-                heard: Heard | Refused = Refused()
-                if is_stream(answer):
+                headed = is_stream(answer)
+                if headed:
                     heard = await self._tries.listen(
                         deferral, answer, story, _lost(ready), patience=self._patience_with(route, deferral)
                     )
         except UpstreamFailure as problem:
-            return _broken(problem, told=story.heard > before)
+            # Some servers begin a stream about a task that is over, and break it off: the task itself says more.
+            if story.heard > before or not headed:
+                return _broken(problem, told=story.heard > before)
         if heard is Heard.STILL:
             self._told_in.pop(deferral.id, None)
             return Forgotten(why=ORPHANED)

@@ -298,27 +298,31 @@ class Resuming:
         Raises:
             UpstreamFailure: the agent is away, or was lost again.
         """
-        async with self._dialer.call(
-            asked.route,
-            method=question.method,
-            tail=question.tail,
-            headers=question_headers(asked.headers, question, STREAM),
-            body=question.body,
-        ) as answer:
-            if not is_stream(answer):
-                return False
-            begun = False
-            async for event in self._events(answer):
-                if not begun and asking.refused_with(event) is not None:
-                    return False
-                if begun:
-                    limit.reschedule(None)
-                else:
-                    self._tell(asked, asking.about(event).task_id or "", "subscribe")
-                begun = True
-                await client.tell(event, self._now)
-                if client.rests:
-                    return True
+        begun = headed = False
+        try:
+            async with self._dialer.call(
+                asked.route,
+                method=question.method,
+                tail=question.tail,
+                headers=question_headers(asked.headers, question, STREAM),
+                body=question.body,
+            ) as answer:
+                headed = is_stream(answer)
+                async for event in self._events(answer) if headed else _no_events():
+                    if not begun and asking.refused_with(event) is not None:
+                        return False
+                    if begun:
+                        limit.reschedule(None)
+                    else:
+                        self._tell(asked, asking.about(event).task_id or "", "subscribe")
+                    begun = True
+                    await client.tell(event, self._now)
+                    if client.rests:
+                        return True
+        except UpstreamFailure:
+            # Some servers begin a stream about a task that is over, and break it off: the task itself says more.
+            if begun or not headed:
+                raise
         return False
 
     async def _events(self, answer: Answer) -> AsyncIterator[bytes]:
@@ -348,3 +352,10 @@ class Resuming:
             request_id=asked.request_id,
             fields={"task": task_id, "asked": how},
         )
+
+
+async def _no_events() -> AsyncIterator[bytes]:
+    """What an answer that is no stream tells."""
+    nothing: tuple[bytes, ...] = ()
+    for event in nothing:
+        yield event

@@ -114,6 +114,8 @@ class Dialect:
     def push(self, operation: str, task: str, config: str = "c1") -> Said:
         """An operation on a task's push configuration."""
         url, token = "http://127.0.0.1:9/hook", "word"  # nobody listens at the discard port
+        full: dict[str, Any]
+        short: dict[str, Any]
         plain = {"id": config, "url": url, "token": token}
         if self.new:
             full = {"taskId": task, **plain, "authentication": {"scheme": "Bearer", "credentials": "secret"}}

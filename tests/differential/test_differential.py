@@ -3,8 +3,8 @@
 Each agent gets the whole table of cases (`cases.py`) twice: directly, and, in a new life that knows nothing of the
 former, through a Holdfast process. Ids and times of the agents are the same in every life, so answers are compared
 byte for byte. What may differ is `MAY_DIFFER` and, of agent cards, what docs/cards.md says; nothing else. An answer
-that the agent itself breaks off before its first byte of body is told as broken. Requests that are no HTTP get
-Holdfast's own refusal; they are not in the table either.
+that the agent itself breaks off before its first byte of body is told as broken. Requests that are no HTTP, or whose
+path climbs (`..`), get Holdfast's own refusal; they are not in the table.
 
 Answers of 502, 503, 504 and 521 to 524 are a gateway's word and are judged, not passed on: they are not in the table.
 """

@@ -44,7 +44,7 @@ class Said:
         """Its body, as it is framed: in chunks of odd sizes."""
         if self.framing != "chunked":
             return self.body
-        sizes, at, pieces = (1, 7, 64, 1000, 60_000), 0, []
+        sizes, at, pieces = (1, 7, 64, 1000, 60_000), 0, list[bytes]()
         while at < len(self.body):
             piece = self.body[at : at + sizes[len(pieces) % len(sizes)]]
             pieces.append(b"%x\r\n%b\r\n" % (len(piece), piece))

@@ -84,11 +84,12 @@ async def test_a_stream_may_break_again(world: World) -> None:
     assert told(await world.call(body=STREAMED, **V1)) == ["task WORKING", "one", "+ two", "COMPLETED"]
 
 
+@pytest.mark.parametrize("refusal", [error(-32004), CUT], ids=["refused", "broken off before a word"])
 @simulated
-async def test_a_task_that_ended_meanwhile_is_told_to_its_end(world: World) -> None:
+async def test_a_task_that_ended_meanwhile_is_told_to_its_end(world: World, refusal: Any) -> None:
     bare = json.loads(with_artifact("all", state="COMPLETED"))["result"]["task"]
     done = json.dumps({"jsonrpc": "2.0", "id": 7, "result": bare})
-    await scene(world, streams(task(), CUT), streams(error(-32004)), answers(done.encode()))
+    await scene(world, streams(task(), CUT), streams(refusal), answers(done.encode()))
     assert told(await world.call(body=STREAMED, **V1)) == ["task WORKING", "all", "COMPLETED"]
     assert methods(world) == ["SendStreamingMessage", "SubscribeToTask", "GetTask"]
 

@@ -32,8 +32,9 @@ async def test_a_stream_that_broke_goes_on_where_the_agent_knows_its_task(world:
     assert len(world.told(EventName.DEFERRAL_TAKEN_UP)) == 1
 
 
+@pytest.mark.parametrize("refusal", [error(-32004, "it is over"), CUT], ids=["refused", "broken off before a word"])
 @simulated
-async def test_a_task_that_ended_meanwhile_is_looked_at(world: World) -> None:
+async def test_a_task_that_ended_meanwhile_is_looked_at(world: World, refusal: Any) -> None:
     scene = await away(world)
     bare = json.dumps(
         {
@@ -42,7 +43,7 @@ async def test_a_task_that_ended_meanwhile_is_looked_at(world: World) -> None:
             "result": {"id": "up", "contextId": "c", "status": {"state": "TASK_STATE_COMPLETED"}},
         }
     )
-    await scene.comes_back(streams(task(), CUT), streams(error(-32004, "it is over")), answers(bare.encode()))
+    await scene.comes_back(streams(task(), CUT), streams(refusal), answers(bare.encode()))
     done = await scene.ended()
     assert scene.methods == ["SendStreamingMessage", "SubscribeToTask", "GetTask"]
     assert done.task is not None
@@ -110,7 +111,7 @@ async def test_a_mute_agent_is_not_asked_for_its_task_for_ever(world: World) -> 
     await scene.comes_back(streams(task(), CUT), *[streams(CUT)] * 20)
     done = await scene.ended()
     assert (done.state, done.last_error) == (State.DEAD_LETTERED, "5 attempts used up: eof")
-    assert scene.methods == ["SendStreamingMessage", *["SubscribeToTask"] * 4]
+    assert scene.methods == ["SendStreamingMessage", *["SubscribeToTask", "GetTask"] * 4]
 
 
 @pytest.mark.parametrize("redelivery", ["always", "never"])

@@ -54,7 +54,8 @@ SHORT: Final = tuple(
 class Cell:
     """A pairing in a situation.
 
-    `back` is set when the outage, if there is one, is over; a deed sets its own `begun` where the outage waits for it.
+    `back` is set when the outage, if there is one, is over, `gone` when the agent is away for good; a deed sets its own
+    `begun` where the situation waits for it.
     """
 
     pairing: Pairing
@@ -64,6 +65,7 @@ class Cell:
     token: str
     hooks: Hooks
     back: asyncio.Event
+    gone: asyncio.Event
     begun: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
 
     @property

@@ -264,6 +264,29 @@ async def proxy_stream(cell: Cell) -> None:
     assert len(cell.executed("stream")) == 1
 
 
+# The agent did its work, and is gone for good
+
+
+async def after_get(cell: Cell) -> None:
+    """A task that has ended is still shown, whole."""
+    event = await cell.send("kept", "hello", "now").one()
+    await cell.ended(event["task"])
+    cell.begun["get"].set()
+    await cell.gone.wait()
+    done = await cell.now(event["task"])
+    assert (done["task"], done["state"], done["text"]) == (event["task"], "completed", "echo: hello")
+
+
+async def after_repeated(cell: Cell) -> None:
+    """The same message again, after a lost answer, is answered with what it was answered with."""
+    first = await cell.answered(await cell.send("again", "hello").one(within=90))
+    cell.begun["the same message again"].set()
+    await cell.gone.wait()
+    again = await cell.send("again", "hello").one(within=90)
+    assert (again["task"], again["state"], again["text"]) == (first["task"], "completed", "echo: hello")
+    assert len(cell.executed("again")) == 1
+
+
 DEEDS: Final[dict[str, dict[str, Deed]]] = {
     "healthy": {
         "unary": healthy_unary,
@@ -287,10 +310,15 @@ DEEDS: Final[dict[str, dict[str, Deed]]] = {
         "list": away_list,
     },
     "dies": {"unary": dies_unary, "streaming, early": dies_stream_early, "streaming, in the middle": dies_stream},
+    "after": {"get": after_get, "the same message again": after_repeated},
     "proxy": {"unary": proxy_unary, "not waiting": proxy_now, "streaming": proxy_stream},
 }
 """By situation and name."""
-WAITED_FOR: Final = {"dies": {"streaming, in the middle"}, "proxy": {"not waiting", "streaming"}}
+WAITED_FOR: Final = {
+    "dies": {"streaming, in the middle"},
+    "after": {"get", "the same message again"},
+    "proxy": {"not waiting", "streaming"},
+}
 """Deeds that say when they have begun, and for which an outage waits."""
 STREAMING: Final = frozenset(
     {"streaming", "streaming a message", "subscribe", "streaming, early", "streaming, in the middle"}

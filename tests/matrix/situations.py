@@ -21,7 +21,7 @@ from peers.talking import Talker
 AWAY: Final = 6.5
 """Seconds of an outage: longer than the Python SDKs wait for a byte by themselves."""
 
-HELD: Final = {"healthy": 90, "away": 90, "dies": 10, "proxy": 90}
+HELD: Final = {"healthy": 90, "away": 90, "dies": 10, "after": 90, "proxy": 90}
 """Seconds for which callers are held: 90 unless somebody says otherwise; less where an agent never says the truth."""
 
 Key = tuple[Pairing, str]
@@ -69,7 +69,7 @@ class Stage:
         self, situation: str, generation: str, keys: list[Key], results: dict[Key, BaseException | None]
     ) -> None:
         name = f"{situation}-{generation}".replace(".", "-")
-        agent, back = Agent(generation, self.folder / name), asyncio.Event()
+        agent, back, gone = Agent(generation, self.folder / name), asyncio.Event(), asyncio.Event()
         await agent.start()
         try:
             settings = {"dead_action": "defer", "unmanaged_away": "defer", "hold_seconds": HELD[situation]}
@@ -77,12 +77,12 @@ class Stage:
             await self.serving.event("workspace.status", workspace=name, status="ready")
             token, url = await self.serving.client(f"caller-of-{name}"), f"{self.serving.url}/workspaces/{name}/a2a"
             cells = {
-                pairing: Cell(pairing, self.talkers[pairing.sdk], agent, url, token, self.hooks, back)
+                pairing: Cell(pairing, self.talkers[pairing.sdk], agent, url, token, self.hooks, back, gone)
                 for pairing, _ in keys
             }
             for cell in cells.values():
                 await cell.connect()
-            scene = Scene(self.serving, agent, name, keys, cells, back)
+            scene = Scene(self.serving, agent, name, keys, cells, back, gone)
             await scene.play(situation, results)
         finally:
             await agent.kill()
@@ -98,6 +98,7 @@ class Scene:
     keys: list[Key]
     cells: dict[Pairing, Cell]
     back: asyncio.Event
+    gone: asyncio.Event
 
     async def play(self, situation: str, results: dict[Key, BaseException | None]) -> None:
         """Bring the situation about while everybody acts."""
@@ -105,9 +106,10 @@ class Scene:
             "healthy": self._nothing,
             "away": self._outage,
             "dies": self._death,
+            "after": self._farewell,
             "proxy": self._two_deaths,
         }
-        if situation in {"away", "proxy"}:
+        if situation in {"away", "after", "proxy"}:
             await self.agent.kill()
         deeds = [asyncio.create_task(done(DEEDS[situation][what], self.cells[pairing])) for pairing, what in self.keys]
         await ways[situation]()
@@ -135,6 +137,14 @@ class Scene:
             self.agent.open(cell.gate("dies"))
         await asyncio.sleep(1)
         await self._return()
+
+    async def _farewell(self) -> None:
+        """The agent comes, does everything, and is killed for good."""
+        await self.serving.event("deferral.queued", count=len(self.keys), workspace=self.workspace)
+        await self._return()
+        await self._begun("after")
+        await self.agent.kill()
+        self.gone.set()
 
     async def _begun(self, situation: str) -> None:
         """Wait until everybody for whom this situation waits has seen the beginning of an answer."""

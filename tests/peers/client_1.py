@@ -32,7 +32,7 @@ from a2a.types import (
 
 def state_of(status: Any) -> str:
     """A state as v0.3 writes it."""
-    return TaskState.Name(status.state).removeprefix("TASK_STATE_").lower().replace("_", "-")
+    return str(TaskState.Name(status.state)).removeprefix("TASK_STATE_").lower().replace("_", "-")
 
 
 def words(parts: Any) -> str:

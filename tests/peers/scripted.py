@@ -122,7 +122,7 @@ class Place:
 def same_ids(life: int) -> None:
     """Let this process's ids be the same in every run."""
     numbers = count(1)
-    uuid.uuid4 = lambda: uuid.UUID(int=(life << 96) | next(numbers), version=4)  # type: ignore[assignment]  # noqa: TID251 - the SDKs mint with it
+    uuid.uuid4 = lambda: uuid.UUID(int=(life << 96) | next(numbers), version=4)  # noqa: TID251 - the SDKs mint with it
 
 
 # Routes that are no A2A: what a proxy must carry all the same.

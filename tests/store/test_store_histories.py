@@ -178,7 +178,12 @@ class Histories(RuleBasedStateMachine):
         self.both(lambda store: store.release_polled(workspace, but=but, error="why", now=self.now))
         self.both(lambda store: store.hasten(workspace, self.now, turned_away=life == 1))
 
-    @rule(back=st.integers(0, 12), token=st.sampled_from(["a", "b"]), count=st.integers(0, 3), told=st.sampled_from(["", "told", "on"]))
+    @rule(
+        back=st.integers(0, 12),
+        token=st.sampled_from(["a", "b"]),
+        count=st.integers(0, 3),
+        told=st.sampled_from(["", "told", "on"]),
+    )
     def tell(self, back, token, count, told):
         events = Events(
             data=[b"%d" % self.count] * count,

@@ -155,6 +155,13 @@ def _lease_ended(line: Decision) -> Said:
     return Said("Its lease ended without a word of its holder; it waits again, marked as possibly delivered", reason)
 
 
+def _notification_given_up(line: Decision) -> Said:
+    tries = number(line.evidence, "tries")
+    after = f"after {counted(tries, 'attempt')}" if tries else ""
+    more = "all that waited for its receiver went with it" if line.evidence.get("passed_over") else ""
+    return Said("A push notification of its task was given up", listed([after, text(line.evidence, "reason"), more]))
+
+
 ABOUT_REQUESTS: Final[Mapping[str, Callable[[Decision], Said]]] = MappingProxyType(
     {
         "deferred": _deferred,
@@ -173,6 +180,7 @@ ABOUT_REQUESTS: Final[Mapping[str, Callable[[Decision], Said]]] = MappingProxyTy
         "dropped": _dropped,
         "redriven": _redriven,
         "lease ended": _lease_ended,
+        "notification given up": _notification_given_up,
     }
 )
 """By action."""
@@ -200,6 +208,7 @@ MANY: Final[Mapping[str, str]] = MappingProxyType(
         "dropped": "{count} deferred requests were dropped",
         "redriven": "{count} dead letters were put back into the queue",
         "lease ended": "{count} leases ended without a word of their holders",
+        "notification given up": "{count} push notifications were given up",
     }
 )
 """Several lines of one action, told together."""
