@@ -32,6 +32,15 @@ class Stage:
         return f"{self.serving.url}/workspaces/{WORKSPACE}/a2a"
 
     async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self.agent.kill()
+            end_all(self._folder)
+            raise
+        return self
+
+    async def _start(self) -> None:
         await self.agent.start()
         await self.serving.start()
         await self.serving.enroll(WORKSPACE, url=self.agent.url, dead_action="defer", unmanaged_away="defer")
@@ -42,7 +51,6 @@ class Stage:
         )
         assert seen.status == 200, seen.body
         await self.serving.event("card.kept", workspace=WORKSPACE)  # clients that come later may find the agent away
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.serving.kill()

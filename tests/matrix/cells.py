@@ -42,11 +42,7 @@ class Pairing:
 
 
 PAIRINGS: Final = tuple(Pairing(sdk, agent, binding) for sdk in SDKS for agent in GENERATIONS for binding in BINDINGS)
-SHORT: Final = tuple(
-    pairing
-    for pairing in PAIRINGS
-    if not pairing.sdk.startswith("js") and (pairing.sdk == pairing.agent or pairing.binding == "JSONRPC")
-)
+SHORT: Final = tuple(pairing for pairing in PAIRINGS if pairing.sdk == pairing.agent)
 """Those that every run of the tests tries."""
 
 

@@ -2,7 +2,7 @@
 
 A test is one cell: who, with whom, over what, in which situation, doing what. The cells of a situation are played
 together, once, so that one outage is everybody's; each test then tells what its own cell saw. `scripts/test` plays
-the Python SDKs, `scripts/test --all` all of them.
+the Python SDKs while the agent is away or dies, `scripts/test --all` everything.
 """
 
 from collections.abc import AsyncIterator
@@ -17,12 +17,15 @@ from matrix.situations import Key, Stage, keys_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
+QUICK = ("away", "dies")
+"""The situations of every run; the others cost more processes, and other tests speak of them, too."""
+
 CELLS = [
     pytest.param(
         situation,
         key,
         id=f"{situation}: {key[0].name}, {key[1]}",
-        marks=[] if key[0] in SHORT else [pytest.mark.long],
+        marks=[] if key[0] in SHORT and situation in QUICK else [pytest.mark.long],
     )
     for situation in DEEDS
     for key in keys_of(PAIRINGS, situation)
