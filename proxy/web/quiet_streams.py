@@ -20,6 +20,7 @@ from proxy.forward import RawHeaders
 TAIL = 4
 """Bytes by which the end of an event is known: at most a CRLF twice."""
 COMMENT = b": keep-alive"
+"""A line of its own, without the blank line that ends an event: some readers take that for an event."""
 
 
 class QuietStream:
@@ -61,7 +62,7 @@ class QuietStream:
         if self._loop.time() >= due:
             ending = line_end(self._tail)
             if ending is not None:
-                self._say(COMMENT + ending + ending)
+                self._say(COMMENT + ending)
             self._heard_at = self._loop.time()
             due = self._heard_at + self._silence
         self._timer = self._loop.call_at(due, self._look)

@@ -150,7 +150,7 @@ class _Client:
         """Keep it from giving up. Raises as `tell`."""
         self.told_at = self._now()
         if not self._arrived.lags:
-            self._response.write(b": keep-alive" + self._ending * 2)
+            self._response.write(b": keep-alive" + self._ending)
 
 
 class Resuming:

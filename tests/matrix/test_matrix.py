@@ -43,7 +43,8 @@ async def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
             chosen = item.callspec.params  # type: ignore[attr-defined]  # a parametrised function has it
             wanted.setdefault(chosen["situation"], []).append(chosen["key"])
     folder: Path = tmp_path_factory.mktemp("matrix")
-    stage = Stage(folder, Serving(folder))
+    # A second less than usual: the clients over REST give up after five, and share two processors with other tests.
+    stage = Stage(folder, Serving(folder, settings={"hold.silent": 3.0}))
     await stage.start({key[0] for keys in wanted.values() for key in keys})
     yield {situation: await stage.run(situation, keys) for situation, keys in wanted.items()}
     await stage.stop()
