@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp.test_utils import unused_port
 from cli.conftest import Holdfast
+from ports import free_port
 from web.harness import FAST, Harness, ScriptedAgent
 
 from proxy.cli.restart import has_ended
@@ -149,7 +149,7 @@ def listens(port: int) -> bool:
 async def test_a_restart_is_waited_for_until_the_workspace_is_ready(
     holdfast: Holdfast, proxy: Harness, script: Path
 ) -> None:
-    port = unused_port()
+    port = free_port()
     command = f"{sys.executable} {script} {port}"
     words = ("--agent-url", f"http://127.0.0.1:{port}", "--command", command, "--env", "COLOUR=blue")
     assert (await holdfast("workspaces", "put", "a", *words)).code == 0
@@ -240,7 +240,7 @@ async def test_decisions_are_listed_with_their_evidence(holdfast: Holdfast, agen
 
 async def put_away(proxy: Harness, count: int = 1) -> list[str]:
     """Defer sends to a workspace that is away; return their receipts."""
-    url = f"http://127.0.0.1:{unused_port()}"
+    url = f"http://127.0.0.1:{free_port()}"
     await proxy.enroll("away", url=url, unmanaged_away="defer", policy=FAST)
     await proxy.call("POST", "/workspaces/away/heartbeat")
     client = await proxy.client()

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from aiohttp.test_utils import unused_port
 from cli.commandline import pipe, run, terminal
 from cli.conftest import Holdfast
+from ports import free_port
 from web.harness import Harness
 
 from proxy.cli.exit_codes import Exit
@@ -131,7 +131,7 @@ def test_what_cannot_be_asked_is_a_usage_error(words: list[str]) -> None:
 
 
 async def test_a_request_a_receipt_a_restart_and_a_workspace_are_explained(holdfast: Holdfast, proxy: Harness) -> None:
-    await proxy.enroll("agent-7", url=f"http://127.0.0.1:{unused_port()}", unmanaged_away="defer")
+    await proxy.enroll("agent-7", url=f"http://127.0.0.1:{free_port()}", unmanaged_away="defer")
     got, _ = await proxy.send("agent-7", await proxy.client())
     request_id, receipt = got.headers["Holdfast-Request-Id"], got.headers["Holdfast-Receipt"]
     told = await holdfast("explain", request_id)

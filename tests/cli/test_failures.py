@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import unused_port
 from cli.commandline import ran, run
 from cli.conftest import Holdfast
+from ports import free_port
 from web.harness import Handler, Harness
 
 Someone = Callable[[Handler], Awaitable[str]]
@@ -29,7 +29,7 @@ Someone = Callable[[Handler], Awaitable[str]]
     ids=" ".join,
 )
 def test_a_proxy_that_is_not_there_is_told_in_one_sentence(words: tuple[str, ...]) -> None:
-    url = f"http://127.0.0.1:{unused_port()}"
+    url = f"http://127.0.0.1:{free_port()}"
     done = run(*words, "--url", url)
     assert (done.code, done.out) == (3, "")
     assert done.err == f"holdfast: cannot reach {url}: connection refused; is `holdfast serve` running? (--url)\n"
@@ -215,4 +215,4 @@ async def test_a_proxy_that_asks_to_come_back_says_when(someone: Someone) -> Non
 
 @pytest.mark.parametrize("name", ["a/b", "..", "", "-", "x" * 129, "webhook:a"])
 def test_what_cannot_be_an_id_is_wrong_usage_and_nobody_is_asked(name: str) -> None:
-    assert run("workspaces", "show", "--", name, HOLDFAST_URL=f"http://127.0.0.1:{unused_port()}").code == 2
+    assert run("workspaces", "show", "--", name, HOLDFAST_URL=f"http://127.0.0.1:{free_port()}").code == 2

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from aiohttp.test_utils import unused_port
 from cli.commandline import ROOT, environment, program
+from ports import free_port
 from web.harness import ADMIN_TOKEN, Harness
 
 PATIENCE = 30
@@ -121,7 +121,7 @@ def test_a_command_that_asks_does_not_load_the_server() -> None:
     done = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-c", words],
         cwd=ROOT,
-        env=environment({"HOLDFAST_URL": f"http://127.0.0.1:{unused_port()}"}),
+        env=environment({"HOLDFAST_URL": f"http://127.0.0.1:{free_port()}"}),
         capture_output=True,
         text=True,
         check=True,

@@ -8,12 +8,9 @@ nobody has to look again and again.
 """
 
 import asyncio
-import contextlib
 import json
 import os
-import random
 import signal
-import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+from ports import free_port
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 ADMIN_TOKEN: Final = "hf_" + "e" * 43
@@ -40,18 +38,6 @@ QUICK: Final[Mapping[str, Any]] = {
     "defaults.hold_seconds": 0,
 }
 """Settings under which a story takes a second; every test says what it changes."""
-
-
-def free_port() -> int:
-    """A port that nobody uses and that the kernel gives to no outgoing connection, so that it stays free."""
-    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
-    chance = random.SystemRandom()
-    for _ in range(200):
-        port = chance.randrange(max(1024, lowest - 15_000), lowest)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("there is no free port below the ephemeral range")
 
 
 def environment(settings: Mapping[str, Any], *, admin_token: str | None = ADMIN_TOKEN) -> dict[str, str]:

@@ -34,6 +34,7 @@ from a2a.types import (
     TaskStatus,
     TaskStatusUpdateEvent,
 )
+from ports import free_port
 from starlette.applications import Starlette
 
 
@@ -115,7 +116,7 @@ class SdkAgent:
         self._lasting = lasting
         self._handler: DefaultRequestHandler | None = None
         self.executor = Executor()
-        self.port = 0
+        self.port = free_port()
         self._tasks = InMemoryTaskStore()
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None

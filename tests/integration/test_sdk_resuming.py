@@ -171,6 +171,7 @@ async def state_is(client: Client, task: Any, holds: Callable[[Any], bool]) -> N
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.long  # the agent's server takes half a minute to stop while somebody listens
 async def test_a_replay_goes_on_with_the_task_that_its_agent_is_at(lasting: Scene, version: str) -> None:
     client = await announced(lasting)
     await lasting.agent.stop()

@@ -1,14 +1,14 @@
 """Fixtures: proxies, agents, and URLs on which nobody listens."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
-from aiohttp.test_utils import unused_port
 from forward.scripted_upstream import Peer
 from web.failing_agents import Script
 from web.harness import Harness, ScriptedAgent, config_for
@@ -84,9 +84,11 @@ async def listen() -> AsyncIterator[Callable[[Script], Awaitable[str]]]:
 
 
 @pytest.fixture
-def nobody() -> str:
-    """A URL on which nobody listens."""
-    return f"http://127.0.0.1:{unused_port()}"
+def nobody() -> Iterator[str]:
+    """A URL on which nobody listens, nor will: its port is taken."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 @pytest.fixture

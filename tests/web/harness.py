@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from ports import free_port
 
 from proxy.app import App
 from proxy.config import Config, load
@@ -42,7 +43,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class ScriptedAgent:
-    """An agent on a real socket. `handler` answers; what came is kept in `seen`. It cannot list tasks, unless its handler `lists`."""
+    """An agent on a real socket. `handler` answers; what came is kept in `seen`.
+
+    It cannot list tasks, unless its handler `lists`.
+    """
 
     port: int = 0
     handler: Handler | None = None
@@ -60,7 +64,7 @@ class ScriptedAgent:
         application.router.add_route("*", "/{tail:.*}", self._answer)
         self.runner = web.AppRunner(application)
         await self.runner.setup()
-        site = web.TCPSite(self.runner, "127.0.0.1", self.port or 0, reuse_address=True)
+        site = web.TCPSite(self.runner, "127.0.0.1", self.port or free_port(), reuse_address=True)
         await site.start()
         self.port = self.runner.addresses[0][1]
 
