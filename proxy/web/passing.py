@@ -19,7 +19,7 @@ from proxy.web.asked import Asked
 from proxy.web.cards import Cards
 from proxy.web.open_calls import OpenCall
 from proxy.web.passed_on import InParts, PassedOn, Reply, Whole
-from proxy.web.quiet_streams import QuietStream, may_be_commented
+from proxy.web.quiet_streams import Attendant, QuietStream, may_be_commented
 from proxy.web.resuming import Interrupted, can_resume
 
 BUFFERED = 1024 * 1024
@@ -47,7 +47,7 @@ class Passing:
         self._telemetry = telemetry
         self._cards = cards
         self._answer_limit = answer_limit
-        self._silence = silence
+        self._attendant = Attendant(silence)
         self._resumes = resumes
 
     async def pass_on(
@@ -151,8 +151,8 @@ class Passing:
                 self._gave_up(lambda: response.write(comment), call.asked)
 
         commented = response.fields.length is None and may_be_commented(answer.headers)
-        silence = self._silence if commented else None
-        response.quiet = QuietStream(self._let_go(call, response), say, silence=silence)
+        attendant = self._attendant if commented else None
+        response.quiet = QuietStream(self._let_go(call, response), say, attendant=attendant)
         return response.quiet
 
     def _interrupt(  # noqa: PLR0917 - private, and called in one place

@@ -23,27 +23,66 @@ COMMENT = b": keep-alive"
 """A line of its own, without the blank line that ends an event: some readers take that for an event."""
 
 
+LOOKS = 8
+"""How often all streams are looked at within the time for which one may be silent."""
+
+
+class Attendant:
+    """Looks after all quiet streams of a proxy, together: a timer for each would wake the loop once more per event.
+
+    `silence`: seconds without a byte after which a comment is due; it leaves an eighth later at most. None: never.
+    """
+
+    def __init__(self, silence: float | None) -> None:
+        self._silence = silence
+        self._streams: set[QuietStream] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def attend(self, stream: "QuietStream") -> None:
+        """Look after a stream from now on."""
+        if self._silence is not None:
+            self._streams.add(stream)
+            if self._timer is None:
+                self._timer = stream.loop.call_later(self._silence / LOOKS, self._look, stream.loop)
+
+    def leave(self, stream: "QuietStream") -> None:
+        """It has ended."""
+        self._streams.discard(stream)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        silence = self._silence
+        if silence is None or not self._streams:
+            return
+        self._timer = loop.call_later(silence / LOOKS, self._look, loop)
+        before = loop.time() - silence
+        for stream in tuple(self._streams):
+            if stream.heard_at <= before:
+                stream.comment()
+
+
 class QuietStream:
     """One stream. `say` sends bytes to its client, unless that lags.
 
-    `silence`: seconds without a byte after which a comment is due; None: none may be sent. `head` is the timer by which
-    the stream's head leaves, and ends with the stream.
+    `attendant` sends comments into it; None: none may be sent. `head` is the timer by which the stream's head leaves,
+    and ends with the stream. `heard_at` is the loop's time of its last byte.
     """
 
-    __slots__ = ("_head", "_heard_at", "_loop", "_say", "_silence", "_tail", "_timer")
+    __slots__ = ("_attendant", "_head", "_say", "_tail", "heard_at", "loop")
 
-    def __init__(self, head: asyncio.TimerHandle, say: Callable[[bytes], None], *, silence: float | None) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, head: asyncio.TimerHandle, say: Callable[[bytes], None], *, attendant: Attendant | None) -> None:
+        self.loop = asyncio.get_running_loop()
         self._head = head
         self._say = say
-        self._silence = silence or 0.0
+        self._attendant = attendant
         self._tail = b""
-        self._heard_at = self._loop.time()
-        self._timer = self._loop.call_later(silence, self._look) if silence is not None else None
+        self.heard_at = self.loop.time()
+        if attendant is not None:
+            attendant.attend(self)
 
     def passed(self, piece: bytes) -> None:
         """This much more of the stream was passed on."""
-        self._heard_at = self._loop.time()
+        self.heard_at = self.loop.time()
         self._tail = piece[-TAIL:] if len(piece) >= TAIL else (self._tail + piece)[-TAIL:]
 
     @property
@@ -54,18 +93,15 @@ class QuietStream:
     def end(self) -> None:
         """The stream has ended."""
         self._head.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._attendant is not None:
+            self._attendant.leave(self)
 
-    def _look(self) -> None:
-        due = self._heard_at + self._silence
-        if self._loop.time() >= due:
-            ending = line_end(self._tail)
-            if ending is not None:
-                self._say(COMMENT + ending)
-            self._heard_at = self._loop.time()
-            due = self._heard_at + self._silence
-        self._timer = self._loop.call_at(due, self._look)
+    def comment(self) -> None:
+        """It was silent for long enough: say so, where it may be said."""
+        ending = line_end(self._tail)
+        if ending is not None:
+            self._say(COMMENT + ending)
+        self.heard_at = self.loop.time()
 
 
 def line_end(tail: bytes) -> bytes | None:
