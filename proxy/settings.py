@@ -230,7 +230,11 @@ class DefaultSettings:
         90.0
     )
     journal: Annotated[
-        JournalMode, About("Whose stream events are kept for those who come back; off: only what they make of a task.")
+        JournalMode,
+        About(
+            "Whose stream events are kept for those who come back; off: only what they make of a task. With all, a"
+            " streaming send is committed before its agent gets it."
+        ),
     ] = JournalMode.DEFERRED
     profile: Annotated[Profile, About("The habits that clients expect of Holdfast's answers.")] = Profile.A2A
 

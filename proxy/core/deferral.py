@@ -67,10 +67,14 @@ class Priority:
 
 
 class JournalMode(StrEnum):
-    """Which streams' events are kept: those of deferred requests, or none (then only what they make of the task is)."""
+    """Which streams' events are kept: none (only what they make of the task is), those of deferred requests, or all.
+
+    With `all` a streaming send is put away before its agent gets it, and its caller is told from the journal.
+    """
 
     OFF = "off"
     DEFERRED = "deferred"
+    ALL = "all"
 
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]

@@ -169,6 +169,19 @@ class Replayer:
         drain.adopted[deferral.id] = deferral
         drain.tries[deferral.id] = asyncio.Event()
 
+    def deliver(self, route: Route, deferral: Deferral) -> None:
+        """Try a deferral that is leased already, now and beside the window: its call would else have been direct."""
+        self.adopt(route, deferral)
+        self._background.spawn(self._deliver(route, deferral), name=f"deliver-{deferral.id}")
+
+    async def _deliver(self, route: Route, deferral: Deferral) -> None:
+        try:
+            finished = await self._try(route, deferral)
+        finally:
+            self._let_go(route, deferral)
+        if finished:
+            self.ring(route)
+
     async def adopted_answered(self, route: Route, deferral: Deferral, call: a2a.Call, answer: StoredAnswer) -> None:
         """The adopted call brought its answer."""
         try:
@@ -251,14 +264,15 @@ class Replayer:
             )
             return False
         drain = self._drains.setdefault(route.id, _Drain())
-        drain.dialing += 1
+        in_window = deferral.id in drain.open
+        drain.dialing += in_window
         try:
             return await self._asked_and_sent(route, ready)
         except LeaseLost:
             self._attempts.lost(deferral)
             return False
         finally:
-            drain.dialing -= 1
+            drain.dialing -= in_window
 
     async def _asked_and_sent(self, route: Route, ready: Ready) -> bool:
         """Ask for the task where there may be one, else send; write what came of it. True when that is the end."""

@@ -20,6 +20,7 @@ from proxy.settings import Profile
 from proxy.web.arrived import Fields
 
 MOST_KEY_LENGTH = 256
+MOST_DIGITS = 9
 
 
 @dataclass(slots=True)
@@ -210,8 +211,9 @@ class Asked:
             CallerError: 400 for a priority or key that there cannot be, 403 for `critical` from others than the admin.
         """
         key = self.idempotency_key
-        if key is not None and not 0 < len(key) <= MOST_KEY_LENGTH:
-            raise CallerError("BAD_IDEMPOTENCY_KEY", f"Idempotency-Key is 1 to {MOST_KEY_LENGTH} characters")
+        if key is not None and not (0 < len(key) <= MOST_KEY_LENGTH and key.isascii() and key.isprintable()):
+            text = f"Idempotency-Key is 1 to {MOST_KEY_LENGTH} printable ASCII characters"
+            raise CallerError("BAD_IDEMPOTENCY_KEY", text)
         own = b"holdfast-request-id"
         return Incoming(
             call=self.call(),
@@ -238,9 +240,9 @@ class Asked:
 
 
 def seconds(text: str | None) -> float | None:
-    """A whole number of seconds above 0; None for everything else, which asks for nothing."""
+    """A whole number of seconds above 0, below 32 years; None for everything else, which asks for nothing."""
     text = (text or "").strip().strip('"')
-    return float(text) if text.isascii() and text.isdigit() and int(text) > 0 else None
+    return float(text) if len(text) <= MOST_DIGITS and text.isascii() and text.isdigit() and int(text) > 0 else None
 
 
 def _is_wait(preference: str) -> bool:

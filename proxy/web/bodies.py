@@ -74,7 +74,7 @@ class WorkspaceBody(Struct, forbid_unknown_fields=True):
     profile: Literal["a2a", "plain", "offline-draft"] | UnsetType = UNSET
     hold_seconds: Seconds | UnsetType = UNSET
     host: HostName | UnsetType | None = UNSET
-    journal: Literal["off", "deferred"] | UnsetType = UNSET
+    journal: Literal["off", "deferred", "all"] | UnsetType = UNSET
     policy: PolicyBody | UnsetType = UNSET
 
     def said(self) -> dict[str, Any]:

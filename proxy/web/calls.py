@@ -18,6 +18,7 @@ from aiohttp import web
 
 from proxy.clock import stopwatch
 from proxy.core import a2a
+from proxy.core.deferral import JournalMode
 from proxy.core.errors import CallerError, HoldfastError
 from proxy.forward import Answer, Outcome, UpstreamFailure
 from proxy.loops.dialing import Dialer, gateway
@@ -156,6 +157,10 @@ class Calls:
             undialled = await self._undelivered.without_dialling(asked)
             if undialled is not None:
                 return undialled
+        if route.effective.journal is JournalMode.ALL:
+            told = await self._undelivered.write_ahead(asked)
+            if told is not None:
+                return told
         call = OpenCall(asked, self._undelivered.adopt)
         patience = asked.patience
         if patience is None:

@@ -27,6 +27,7 @@ from proxy.core.errors import CallerError
 from proxy.core.ids import check_id
 from proxy.core.masking import masked
 from proxy.core.story import Event, Kind, Story
+from proxy.core.story.about_requests import PUT_AWAY
 from proxy.core.tokens import Owner, TokenKind
 from proxy.loops.notes import Notes
 from proxy.loops.routing import Routing
@@ -161,7 +162,7 @@ class Explain:
         found: list[Decision] = []
         if kind is Kind.REQUEST and receipt is not None:
             found += await self._lines(Sought(receipt=receipt), MOST_LINES)
-        put_away = [line for line in (*lines, *found) if line.action in {"deferred", "adopted"}]
+        put_away = [line for line in (*lines, *found) if line.action in PUT_AWAY]
         original = put_away[0].request_id if put_away else deferral.request_id if deferral is not None else None
         if original is not None:
             found += await self._lines(Sought(request_id=original), MOST_LINES)

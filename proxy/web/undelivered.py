@@ -263,6 +263,31 @@ class Undelivered:
         self._replayer.ring(asked.route)
         return response
 
+    # Journalled
+
+    async def write_ahead(self, asked: Asked) -> web.StreamResponse | None:
+        """Put a streaming send away before its agent gets it, then send it at once; None for any other request.
+
+        Its caller is told from the journal, so whoever leaves, or dies, can come back to where it was.
+        """
+        call = asked.call_or_none()
+        if call is None or not call.streaming or not asked.deferrable:
+            return None
+        why = Why(verdict="alive", rule="journal", trigger=Trigger.QUEUE)
+        headers = {VERDICT: why.header}
+        try:
+            decision = self._noting.line(asked, "journalled", why)
+            lease = self._replayer.lease()
+            receipt = await self._deferring.put(
+                asked.route, asked.incoming(), maybe=False, error=None, decision=decision, lease=lease
+            )
+        except HoldfastError as problem:
+            return self.refuse(asked, problem, headers, why)
+        if receipt.joined:
+            return self._joined(asked, receipt, headers)
+        self._replayer.deliver(asked.route, receipt.deferral)
+        return self._receipts.accepted(asked, receipt, headers, may_wait=True)
+
     # Adopted
 
     async def adopt(self, asked: Asked) -> Deferral:

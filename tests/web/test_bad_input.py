@@ -104,6 +104,7 @@ async def test_a_rest_send_that_nobody_can_read_is_refused_in_rest(proxy: Harnes
         ({"Holdfast-Priority": "critical"}, 403, "FORBIDDEN"),
         ({"Idempotency-Key": "k" * 257}, 400, "BAD_IDEMPOTENCY_KEY"),
         ({"Idempotency-Key": ""}, 400, "BAD_IDEMPOTENCY_KEY"),
+        ({"Idempotency-Key": "\xff"}, 400, "BAD_IDEMPOTENCY_KEY"),
     ],
 )
 async def test_a_header_that_there_cannot_be_is_refused_before_anything_is_stored(

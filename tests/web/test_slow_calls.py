@@ -81,7 +81,7 @@ async def test_a_deadline_on_what_cannot_be_deferred_is_504(proxy: Harness, agen
     slow.go.set()
 
 
-@pytest.mark.parametrize("value", ["0", "soon", "-1", "", "1.5"])
+@pytest.mark.parametrize("value", ["0", "soon", "-1", "", "1.5", "9" * 5000])
 async def test_a_deadline_that_is_no_whole_number_above_0_is_none(
     proxy: Harness, agent: ScriptedAgent, value: str
 ) -> None:

@@ -43,7 +43,11 @@ REASONS: Final = (
         meaning="The body is JSON but not one object; A2A has no JSON-RPC batches.",
     ),
     Reason(name="BROKEN_BODY", status=400, meaning="The body did not arrive whole."),
-    Reason(name="BAD_IDEMPOTENCY_KEY", status=400, meaning="The header Idempotency-Key is empty or too long."),
+    Reason(
+        name="BAD_IDEMPOTENCY_KEY",
+        status=400,
+        meaning="The header Idempotency-Key is empty, too long, or not printable ASCII.",
+    ),
     Reason(name="BAD_PROFILE", status=400, meaning="The header Holdfast-Profile names no profile."),
     Reason(
         name="BAD_MESSAGE",

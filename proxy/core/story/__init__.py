@@ -18,7 +18,7 @@ from proxy.core.decision import Decision
 from proxy.core.deferral import ACTIVE, Deferral, State
 from proxy.core.restart import OPEN_PHASES, Restart
 from proxy.core.story import summaries
-from proxy.core.story.about_requests import ENDS
+from proxy.core.story.about_requests import ENDS, PUT_AWAY
 from proxy.core.story.about_workspaces import ABOUT_RESTARTS, WANTED
 from proxy.core.story.timeline import SENTENCES, Event, in_order, say, told_one_by_one, told_together
 from proxy.core.workspace import Workspace
@@ -115,7 +115,7 @@ def of_request(
         request_id=subject if kind is Kind.REQUEST else first.request_id if first is not None else None,
         receipt=deferral.id if deferral is not None else _receipt(own),
         generation=own[0].generation if own else None,
-        is_whole=any(line.action in {"deferred", "adopted", "refused", "passed on", "broken off"} for line in own),
+        is_whole=any(line.action in PUT_AWAY | {"refused", "passed on", "broken off"} for line in own),
     )
 
 
@@ -133,7 +133,7 @@ def _with_missing(events: list[Event], own: Sequence[Decision], deferral: Deferr
     """Tell from the deferral itself what no line says: the log is trimmed, and a removal ends everything at once."""
     told = {line.action for line in own}
     made = list(events)
-    if not told & {"deferred", "adopted"}:
+    if not told & PUT_AWAY:
         put = Event(at=deferral.enqueued_at, what="The request was put away durably", receipt=deferral.id)
         made.insert(0, put)
     last_word = [line.action for line in own if line.action in {*ENDS, "redriven"}]

@@ -58,6 +58,13 @@ def _adopted(line: Decision) -> Said:
     return Said("The call goes on without its caller, who got a receipt (202)", waited or verdict(line))
 
 
+def _journalled(_: Decision) -> Said:
+    return Said(
+        "The request was put away durably and sent at once; its caller is told from the journal",
+        "the workspace keeps the events of all streams (journal = all)",
+    )
+
+
 def _joined(line: Decision) -> Said:
     state = text(line.evidence, "state")
     got = "the answer that it has" if state == "completed" else "its receipt"
@@ -166,6 +173,7 @@ ABOUT_REQUESTS: Final[Mapping[str, Callable[[Decision], Said]]] = MappingProxyTy
     {
         "deferred": _deferred,
         "adopted": _adopted,
+        "journalled": _journalled,
         "joined": _joined,
         "refused": _refused,
         "passed on": _passed_on,
@@ -186,7 +194,9 @@ ABOUT_REQUESTS: Final[Mapping[str, Callable[[Decision], Said]]] = MappingProxyTy
 """By action."""
 ENDS: Final = frozenset({"completed", "dead letter", "expired", "cancelled", "dropped"})
 """Actions after which a deferral has ended, until an admin drives it again."""
-FIRST: Final = frozenset({"deferred", "adopted", "refused", "passed on", "broken off", "joined"})
+PUT_AWAY: Final = frozenset({"deferred", "adopted", "journalled"})
+"""Actions by which a deferral came to be."""
+FIRST: Final = PUT_AWAY | {"refused", "passed on", "broken off", "joined"}
 """Actions that say what a request got."""
 MANY: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -194,6 +204,7 @@ MANY: Final[Mapping[str, str]] = MappingProxyType(
         "still offline": "The workspace was judged DEAD {count} times more, and stays offline",
         "deferred": "{count} requests were put away durably (202)",
         "adopted": "{count} calls went on without their callers (202)",
+        "journalled": "{count} streams were put away durably and sent at once",
         "joined": "{count} requests repeated earlier ones",
         "refused": "{count} requests were refused",
         "passed on": "{count} gateways' answers were passed on",

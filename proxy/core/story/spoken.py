@@ -97,6 +97,7 @@ SHELL_RULES: Final[Mapping[str, str]] = MappingProxyType(
         "no_url": "nobody has said where its agent listens",
         "order": "requests of the same context are delivered one after the other",
         "slow_call": "its caller waited no longer, and the call goes on",
+        "journal": "the workspace keeps the events of all streams",
         "stopping": "Holdfast was stopping while the call was open",
         "stale": "it was silent for too long, and no runtime can tell whether it runs",
         "respond_async": "its caller asked for an answer later",

@@ -11,7 +11,7 @@ from proxy.core.decision import Decision
 from proxy.core.deferral import Deferral, State
 from proxy.core.lifecycle import Status
 from proxy.core.restart import OPEN_PHASES, Phase, Restart, Trigger
-from proxy.core.story.about_requests import ABOUT_REQUESTS, FIRST
+from proxy.core.story.about_requests import ABOUT_REQUESTS, FIRST, PUT_AWAY
 from proxy.core.story.about_workspaces import ABOUT_RESTARTS, ABOUT_WORKSPACES
 from proxy.core.story.saying import with_grounds
 from proxy.core.story.spoken import duration, meaning, text
@@ -28,6 +28,7 @@ ENDED: Final = {
 _GOT: Final = {
     "deferred": "It got a receipt (202)",
     "adopted": "It got a receipt (202) while its call went on",
+    "journalled": "It was put away and sent at once, and its caller was told from the journal",
     "broken off": "Its answer broke off half-way",
 }
 
@@ -37,10 +38,10 @@ def of_request(request_id: str | None, own: Sequence[Decision], deferral: Deferr
     first = next((line for line in own if line.action in FIRST and (request_id in {None, line.request_id})), None)
     parts = []
     if first is not None and first.action == "joined":
-        original = next((line.request_id for line in own if line.action in {"deferred", "adopted"}), None)
+        original = next((line.request_id for line in own if line.action in PUT_AWAY), None)
         repeated = f"request {original}" if original else "an earlier request"
         parts.append(f"It repeated {repeated} (same caller, same idempotency key, same content) and shares its fate")
-        first = next((line for line in own if line.action in {"deferred", "adopted"}), None)
+        first = next((line for line in own if line.action in PUT_AWAY), None)
         if first is not None:
             parts.append(_got(first, own).replace("It got", "That one got", 1))
     elif first is not None:
