@@ -360,6 +360,8 @@ class Assembly(Foundation):
         self.coordinator.await_ready = self.readiness.watch
         self.readiness.on_ready = self.coordinator.on_ready
         self.readiness.on_unready = self.coordinator.on_unready
+        self.readiness.on_answer = self.replayer.answers_again
+        self.replayer.refused = self.readiness.listen_for
 
     # Small parts that the loops are given
 

@@ -19,6 +19,7 @@ from proxy.core.access import AccessRule
 from proxy.core.ids import check_id
 from proxy.core.presets import PolicyError, validate
 from proxy.setting_kinds import ENVIRONMENT_PREFIX, RefusedError, Setting
+from proxy.setting_kinds.cards import CardSignatures
 from proxy.settings import SETTINGS, Config
 
 __all__ = ["Config", "ConfigError", "WorkspaceCheck", "load"]
@@ -214,6 +215,11 @@ def _away_pause_reaches_its_cap(config: Config) -> Iterator[str]:
         yield f"the first pause, {config.probe.away_first:g}, is longer than the longest, {config.probe.away_cap:g}"
 
 
+def _what_is_signed_is_ours(config: Config) -> Iterator[str]:
+    if config.cards.signatures is CardSignatures.RESIGN and config.public_url is None:
+        yield ("who signs cards sets public_url: without it the signed addresses would be what a caller names in Host")
+
+
 def _driver_outlives_a_stop(config: Config) -> Iterator[str]:
     if config.restart.lease <= config.restart.stop_grace:
         yield (
@@ -290,6 +296,7 @@ _POLICY_KEYS: Final = tuple(key for key in SETTINGS if key.startswith("policy.")
 _RULES: Final = (
     _Rule(("dev", "host"), True, _dev_is_for_loopback),
     _Rule(("admin_token", "join_token"), True, _tokens_differ),
+    _Rule(("cards.signatures", "public_url"), True, _what_is_signed_is_ours),
     _Rule(("restart.backoff", "restart.backoff_cap"), True, _backoff_reaches_its_cap),
     _Rule(("restart.lease", "restart.stop_grace"), True, _driver_outlives_a_stop),
     _Rule(("queue.backoff", "queue.backoff_cap"), True, _queue_backoff_reaches_its_cap),

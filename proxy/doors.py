@@ -194,10 +194,12 @@ class Doors(Assembly):
             keeping=keeping,
         )
 
-    def _waiting(self, receipts: Receipts) -> Holding:
+    def _waiting(self, auth: Auth, receipts: Receipts) -> Holding:
         hold = self.config.hold
         callers = HeldCallers(followers=self.followers, most=hold.count, most_bytes=hold.bytes)
-        self.told_streams = ToldStreams(store=self.store, callers=callers, keep_alive=hold.keep_alive)
+        self.told_streams = ToldStreams(
+            store=self.store, callers=callers, keep_alive=hold.keep_alive, stands=auth.stands
+        )
         return Holding(
             store=self.store,
             receipts=receipts,
@@ -222,7 +224,7 @@ class Doors(Assembly):
             unmanaged_window=config.defaults.unmanaged_window,
             wake=self.parking.wake,
         )
-        holding = self._waiting(receipts)
+        holding = self._waiting(auth, receipts)
         deferred = DeferredTasks(
             tasks=self.tasks,
             lists=self.task_lists,

@@ -72,7 +72,7 @@ class ServerSettings:
 class UpstreamSettings:
     """Connections to agents."""
 
-    connect_timeout: Annotated[float, seconds("How long connecting may take.", least=_TICK)] = 5.0
+    connect_timeout: Annotated[float, seconds("How long connecting may take.", least=_TICK)] = 2.0
     idle_timeout: Annotated[
         float, seconds("A call without a byte, and without progress in a beat, is ended.", least=_TICK)
     ] = 1800.0

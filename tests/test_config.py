@@ -310,6 +310,12 @@ def test_dev_may_serve_nothing_else(host: str) -> None:
     )
 
 
+def test_nothing_is_signed_that_a_caller_could_name() -> None:
+    (problem,) = problems(None, {"HOLDFAST_CARDS_SIGNATURES": "resign"})
+    assert problem.startswith("HOLDFAST_CARDS_SIGNATURES: who signs cards sets public_url")
+    assert env(CARDS_SIGNATURES="resign", PUBLIC_URL="https://agents.example").public_url is not None
+
+
 def test_scenario_21_a_hold_longer_than_the_settle_window_is_an_error() -> None:
     assert problems(None, {"HOLDFAST_POLICY_SETTLE_HOLD": "61"}) == [
         "HOLDFAST_POLICY_SETTLE_HOLD: with preset combined, settle_hold: 61 is longer than settle_window 60"

@@ -23,7 +23,7 @@ class EventBody:
     def __init__(self, content_type: str, *, most: int) -> None:
         self._is_stream = content_type.partition(";")[0].strip().lower() == STREAM
         self._most = most
-        self._rest = b""
+        self._rest = bytearray()
         self._data: list[bytes] = []
         self._size = 0
         self._begun = False
@@ -34,19 +34,24 @@ class EventBody:
         Raises:
             CallerError: 413 for an event over the limit.
         """
-        whole = self._rest + part
-        if not self._begun and whole:
-            whole = whole.removeprefix(_BOM)
-            self._begun = True
+        rest = self._rest
+        searched = max(0, len(rest) - 1)  # what was left has no break in it, but for a CR at its end
+        rest += part
+        if not self._begun:
+            if len(rest) < len(_BOM) and _BOM.startswith(bytes(rest)):
+                return []
+            if rest.startswith(_BOM):
+                del rest[: len(_BOM)]
+            self._begun, searched = True, 0
         # The last line may go on, and a CR at the very end may be half of a line break.
-        held = len(whole) - 1 if whole.endswith(b"\r") else len(whole)
+        held = len(rest) - 1 if rest.endswith(b"\r") else len(rest)
         events: list[bytes] = []
         start = 0
-        for found in _BREAK.finditer(whole, 0, held):
-            self._line(whole[start : found.start()], events)
-            start = found.end()
-        self._rest = whole[start:]
-        if len(self._rest) + self._size > self._most:
+        for end, after in [found.span() for found in _BREAK.finditer(rest, searched, held)]:
+            self._line(bytes(rest[start:end]), events)
+            start = after
+        del rest[:start]
+        if len(rest) + self._size > self._most:
             raise self._too_long()
         return events
 
@@ -54,8 +59,8 @@ class EventBody:
         """The event that the end of the body completes, if there is one."""
         events: list[bytes] = []
         if self._rest:
-            self._line(self._rest.rstrip(b"\r"), events)
-            self._rest = b""
+            self._line(bytes(self._rest.rstrip(b"\r")), events)
+            self._rest.clear()
         if self._is_stream:
             self._line(b"", events)
         return events

@@ -295,8 +295,7 @@ class Attempts:
         if not await self._store.release(deferral.id, token_of(deferral), requeue, decision=line):
             self.lost(deferral)
             return None
-        if deferral.adopted:
-            self._routing.hold_context(route.id, deferral.context_id)
+        self._blocks_again(route, deferral)
         self._returned(route, deferral, facts, verdict)
         self._deferring.moved(route)
         return Settled(state=State.QUEUED, delay=max(0.0, (step.at - now).total_seconds()))
@@ -329,8 +328,14 @@ class Attempts:
         facts: dict[str, object] = {"reason": reason, "class": "not_sent", "attempts": deferral.attempts}
         line = self._line(route, deferral, "queued again", facts)
         if await self._store.release(deferral.id, token_of(deferral), requeue, decision=line):
+            self._blocks_again(route, deferral)
             self._returned(route, deferral, facts)
             self._deferring.moved(route)
+
+    def _blocks_again(self, route: Route, deferral: Deferral) -> None:
+        """It is queued. Where it was adopted until now it held nobody back, and does so from now on."""
+        if deferral.adopted:
+            self._routing.hold_context(route.id, deferral.context_id)
 
     def lost(self, deferral: Deferral) -> None:
         """Somebody else decides: the lease was taken back before the outcome was written."""

@@ -21,6 +21,10 @@ from proxy.store import Store
 from proxy.store.task_lists import Alias
 
 
+class NotNamedYet(Exception):  # noqa: N818 - it names what is
+    """The agent has the task that a message goes on with, and has not said yet what it calls it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Continued:
     """The task that a send goes on with; `task` and `alias` where Holdfast has it."""
@@ -71,6 +75,7 @@ async def outgoing(store: Store, route: Route, deferral: Deferral) -> tuple[a2a.
 
     Raises:
         CallerError: 404: the task that it goes on with has ended, and its agent never had it.
+        NotNamedYet: an earlier message to that task is being tried beside the queue.
     """
     call, body = stored_call(deferral), deferral.request.body
     if call.binding is a2a.Binding.OTHER:
@@ -79,6 +84,8 @@ async def outgoing(store: Store, route: Route, deferral: Deferral) -> tuple[a2a.
     if foreign or a2a.PROVISIONAL_HINT.search(body):
         tasks, contexts = await aliases(store, route, call, deferral.caller)
         if call.task_id is not None and a2a.is_provisional(call.task_id) and call.task_id not in tasks:
+            if await _is_tried(store, route, deferral):
+                raise NotNamedYet("the agent has not named the task that it goes on with yet")
             text = "the task that it goes on with has ended, and the agent never had it"
             raise CallerError("TASK_ENDED", text, status=404)
         body = a2a.rename_task(body, call, tasks, contexts={**foreign, **contexts})
@@ -121,6 +128,12 @@ async def standing(store: Store, route: Route, deferral: Deferral) -> StoredTask
 
 MOST_EARLIER = 100
 """Messages to one task among which its last known state is looked for."""
+
+
+async def _is_tried(store: Store, route: Route, deferral: Deferral) -> bool:
+    """An earlier message to the task is with the agent, perhaps."""
+    known = await store.deferrals_of_task(route.id, deferral.task_id or "", limit=MOST_EARLIER)
+    return any(each.seq < deferral.seq and each.state in ACTIVE for each in known)
 
 
 async def _latest(store: Store, route: Route, task_id: str) -> Deferral | None:

@@ -25,12 +25,13 @@ from datetime import datetime
 
 from proxy.clock import Now
 from proxy.core.decision import Trigger
-from proxy.core.deferral import Deferral, poller
+from proxy.core.deferral import Deferral, Mishap, poller
 from proxy.core.errors import CallerError
 from proxy.core.lifecycle import Cause, Desired, Status
 from proxy.core.workspace import Workspace, become_ready, meet_boot, of_old_life
 from proxy.loops.attempts import Attempts, Ready
 from proxy.loops.background import Background
+from proxy.loops.continuing import NotNamedYet
 from proxy.loops.deferring import Deferring
 from proxy.loops.held_leases import old_life
 from proxy.loops.insisting import insist
@@ -233,7 +234,7 @@ class Polling:
             try:
                 self._check(route, life)
                 while left:
-                    ready = await self._attempts.begin(route, left[0])
+                    ready = await self._begun(route, left[0])
                     left.pop(0)
                     if ready is not None:
                         begun.append(ready)
@@ -243,6 +244,17 @@ class Polling:
                 raise
             if begun or not leased:
                 return begun
+
+    async def _begun(self, route: Route, deferral: Deferral) -> Ready | None:
+        """What its holder gets; None where it has ended, or waits for an earlier message to its task."""
+        try:
+            return await self._attempts.begin(route, deferral)
+        except NotNamedYet as early:
+            lately = route.alive_lately(self._now())
+            await self._attempts.failed(
+                route, deferral, outcome=Mishap.NOT_SENT, reason=str(early), alive_lately=lately
+            )
+            return None
 
     async def _take(self, route: Route, bell: _Bell, claim: Claim, life: int, *, certain: bool) -> Sequence[Deferral]:
         """Lease what there is; nothing, and no question to the store, while the bell is dry and nobody is certain."""

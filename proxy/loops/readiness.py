@@ -1,12 +1,17 @@
 """Is it back? Probes a workspace that is away until it answers, then makes it ready and rings the replayer.
 
-Owns: the ready-probe loop, one per workspace, and its deadline.
+Owns: the ready-probe loop, one per workspace, and its deadline; such a loop for those that refuse but count as ready.
 Knows nothing of: how a probe works, restart brakes, deferrals.
 
 Theory of operation. Ready again is what any of these says, for the current incarnation: the workspace's probe, a
 registration, a beat `ready`. Each ends in `announce`, and `announce` is idempotent. The loop begins when a start has
 returned, when an admin described a workspace, and at the proxy's start for all that are not ready; it ends when the
 workspace is ready, was restarted (another incarnation: that start begins its own loop), parked or removed.
+
+An agent that nobody hosts may go and come back before anybody notices: its workspace is *ready* all the while, and what
+is sent to it backs off for longer and longer. So a delivery that was refused begins a loop of its own (`listen_for`),
+with the same pauses, for as long as something is queued. It tells only of a probe that passes after one that failed: a
+probe that passes all the time says nothing about when a refused delivery may be tried again.
 """
 
 import asyncio
@@ -52,8 +57,10 @@ class Readiness:
         self._factor = factor
         self._cap = cap
         self._watching: dict[str, int] = {}
+        self._listening: set[str] = set()
         self.on_ready: Callable[[Route], Coroutine[Any, Any, None]]
         self.on_unready: Callable[[Route], Coroutine[Any, Any, None]]
+        self.on_answer: Callable[[Route], None]
 
     def watch(self, route: Route) -> None:
         """Probe this workspace until it is ready; one loop per incarnation.
@@ -89,6 +96,31 @@ class Readiness:
     def _still_away(self, route: Route, incarnation: int) -> bool:
         workspace = route.workspace
         return workspace.incarnation == incarnation and workspace.status in AWAY and not workspace.parked
+
+    def listen_for(self, route: Route) -> None:
+        """A delivery found nobody there: probe this workspace until somebody is; one loop at a time."""
+        if route.id not in self._listening and self._is_missed(route):
+            self._listening.add(route.id)
+            self._background.spawn(self._listen_for(route), name=f"listen-{route.id}")
+
+    async def _listen_for(self, route: Route) -> None:
+        delay, missed = self._first, False
+        try:
+            while self._is_missed(route):
+                if await self._probe(route.workspace):
+                    if missed:
+                        self.on_answer(route)
+                    return
+                missed = True
+                await asyncio.sleep(delay)
+                delay = min(delay * self._factor, self._cap)
+        finally:
+            self._listening.discard(route.id)
+
+    @staticmethod
+    def _is_missed(route: Route) -> bool:
+        """Something waits for it, it would be dialled, and no other loop asks for it."""
+        return route.size.rows > 0 and route.serving and route.workspace.status not in AWAY
 
     async def announce(self, route: Route, cause: Cause) -> None:
         """The workspace is ready: write it, end its cycle, ring the replayer."""

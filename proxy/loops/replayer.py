@@ -16,6 +16,7 @@ whoever gives up lets the lease end. A workspace that begins to poll while a lea
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -24,9 +25,11 @@ from proxy.core import a2a
 from proxy.core.decision import Trigger
 from proxy.core.deferral import Deferral, Lease, Mishap, State, StoredAnswer
 from proxy.core.lifecycle import Status
+from proxy.core.liveness import Verdict
 from proxy.core.outcome import Outcome
 from proxy.loops.attempts import Attempts, Ready
 from proxy.loops.background import Background
+from proxy.loops.continuing import NotNamedYet
 from proxy.loops.dialing import Dialer, Failed
 from proxy.loops.gate import Gate
 from proxy.loops.insisting import Insistence
@@ -94,6 +97,8 @@ class Replayer:
         self._sizes = sizes
         self._drains: dict[str, _Drain] = {}
         self._stopping = False
+        self.refused: Callable[[Route], None] = lambda _: None
+        """Hears of every delivery that found nobody there."""
         self.behind = False
         """Leases of open calls could not be renewed the last time."""
 
@@ -120,7 +125,11 @@ class Replayer:
             return
         drain.since = route.workspace.ready_at
         drain.window = 1
-        if route.size.rows:
+        self.answers_again(route)
+
+    def answers_again(self, route: Route) -> None:
+        """Somebody is there again: let nothing wait for its backoff."""
+        if route.size.rows and not self._stopping:
             self._background.spawn(self._hasten(route), name=f"hasten-{route.id}")
 
     async def _hasten(self, route: Route) -> None:
@@ -255,7 +264,10 @@ class Replayer:
 
     async def _try(self, route: Route, deferral: Deferral) -> bool:
         """Send it once; True when the deferral has ended."""
-        ready = await self._insistence.written(deferral, lambda: self._attempts.begin(route, deferral))
+        try:
+            ready = await self._insistence.written(deferral, lambda: self._attempts.begin(route, deferral))
+        except NotNamedYet as early:
+            return await self._settle(route, deferral, Mishap.NOT_SENT, str(early))
         if ready is None:
             return True
         if not self._may_dial(route):
@@ -318,20 +330,34 @@ class Replayer:
     async def _failed(self, route: Route, deferral: Deferral, failed: Failed, mishap: Mishap) -> bool:
         """Judge the workspace, write what the failure makes of the deferral; True when that is its end."""
         judgement = await self._gate.ask(route, Trigger.REPLAY, request_id=deferral.request_id)
+        return await self._settle(
+            route, deferral, Mishap.IDLE if failed.idle else mishap, failed.reason, judgement.verdict
+        )
+
+    async def _settle(
+        self, route: Route, deferral: Deferral, mishap: Mishap, reason: str, verdict: Verdict | None = None
+    ) -> bool:
+        """Write what a failed try makes of the deferral, and try again in time; True when that is its end.
+
+        `verdict`: what the workspace was judged to be; None for what was not meant to reach it yet.
+        """
+        is_busy = verdict is not None and verdict.name == "busy"
         settled = await self._insistence.written(
             deferral,
             lambda: self._attempts.failed(
                 route,
                 deferral,
-                outcome=Mishap.IDLE if failed.idle else mishap,
-                reason=failed.reason,
-                alive_lately=judgement.verdict.name == "busy" or route.alive_lately(self._now()),
-                verdict=judgement.verdict,
+                outcome=mishap,
+                reason=reason,
+                alive_lately=is_busy or route.alive_lately(self._now()),
+                verdict=verdict,
             ),
         )
         if settled is None:
             return False
         if settled.state is State.QUEUED:
+            if mishap is Mishap.NOT_SENT and verdict is not None:
+                self.refused(route)
             self._background.later(f"retry-{deferral.id}", settled.delay, lambda: self._ring_later(route))
         return settled.state is not State.QUEUED
 

@@ -162,6 +162,13 @@ def signs_row(number: int, signs: Signs) -> tuple[Value, ...]:
     )
 
 
+def instants_row(number: int, signs: Signs) -> tuple[Value, ...]:
+    """The instants of one workspace's signs of life, in the order of the statement."""
+    sign, heartbeat = signs.last_sign_at, signs.last_heartbeat_at
+    signed_at = instant(sign)
+    return (number, signed_at, signed_at if heartbeat is sign else instant(heartbeat))
+
+
 def signs(row: Row) -> tuple[str, Signs]:
     """From `{signs}`: the workspace's id and its signs."""
     workspace_id, sign, heartbeat, down, active_tasks, max_concurrent, progress = row

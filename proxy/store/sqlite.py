@@ -88,6 +88,8 @@ class SqliteStore(SqlitePushes, SqliteTaskLists):
         self._reader: aiosqlite.Connection | None = None
         self._writer: GroupWriter | None = None
         self._numbers: dict[str, int] = {}
+        self._besides: dict[int, tuple[object, ...]] = {}
+        """What was written of signs of life besides their instants, by number of workspace."""
         self._commits = (Distribution(COMMIT_SECONDS), Distribution(COMMIT_UNITS))
 
     async def open(self) -> None:
@@ -231,7 +233,13 @@ class SqliteStore(SqlitePushes, SqliteTaskLists):
         # In the order of their rows, so that those of one page are written together.
         numbered.sort(key=itemgetter(0))
         for start in range(0, len(numbered), SIGNS_AT_ONCE):
-            await self._write(partial(workspaces.record_signs, numbered[start : start + SIGNS_AT_ONCE]))
+            some = numbered[start : start + SIGNS_AT_ONCE]
+            besides = [(each.agent_down_at, each.active_tasks, each.max_concurrent, each.progress) for _, each in some]
+            known = [self._besides.get(number) for number, _ in some]
+            changed = [signs for signs, was, now in zip(some, known, besides, strict=True) if was != now]
+            same = [signs for signs, was, now in zip(some, known, besides, strict=True) if was == now]
+            await self._write(partial(workspaces.record_signs, changed, same))
+            self._besides.update(zip((number for number, _ in some), besides, strict=True))
 
     async def amend(self, now: datetime, *, latest_try: datetime) -> int:
         """See `Store.amend`."""

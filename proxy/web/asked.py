@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from proxy.core import a2a
-from proxy.core.deferral import Priority
+from proxy.core.deferral import JournalMode, Priority
 from proxy.core.errors import CallerError
 from proxy.core.tokens import Owner, TokenKind
 from proxy.forward import RawHeaders
@@ -29,7 +29,7 @@ class Asked:
 
     `names` maps agent ids back to the caller's. `caller` is None where nobody authenticates. `instead` makes an answer,
     with the given header fields, for when the agent gives none. `since` is the event loop's time from which its
-    caller's patience is counted, where it has a limit and waiting has begun.
+    caller's patience is counted, where it has a limit and waiting has begun; `dialled_at` is when its agent was called.
     `contexts` maps an agent's context ids back likewise. `relayed` changes the ids in a stream on its way, and `told`
     hears that it has ended. `afterwards` sees the agent's whole answer (status, body with the caller's ids) and may
     make another of it.
@@ -47,6 +47,7 @@ class Asked:
     original_body: bytes | None = None
     instead: Callable[[Mapping[str, str]], web.Response | None] | None = None
     since: float | None = None
+    dialled_at: float | None = None
     contexts: Mapping[str, str] = field(default_factory=dict)
     relayed: a2a.EventNames | None = None
     told: Callable[[], Awaitable[None]] | None = None
@@ -87,6 +88,11 @@ class Asked:
         """
         return b"%bHoldfast-Request-Id: %b\r\n" % (self.fields.lines, self.request_id.encode("ascii"))
 
+    @property
+    def written(self) -> bytes:
+        """The body as its caller wrote it, whatever the agent gets."""
+        return self.body if self.original_body is None else self.original_body
+
     def call(self) -> a2a.Call:
         """What the request says; read once.
 
@@ -99,7 +105,7 @@ class Asked:
                 self.tail,
                 self._header(b"a2a-version"),
                 self._header(b"content-type"),
-                self.body if self.original_body is None else self.original_body,
+                self.written,
             )
         return self._call
 
@@ -150,6 +156,18 @@ class Asked:
             return self.call().deferrable
         except a2a.MalformedBody:
             return self.method == "POST"
+
+    @property
+    def written_ahead(self) -> bool:
+        """It is put away before its agent gets it: a streaming send to a workspace that journals all streams.
+
+        Raises:
+            MalformedBody: what would be stored must be readable.
+        """
+        if self.route.effective.journal is not JournalMode.ALL:
+            return False
+        call = self.call_or_none()
+        return call is not None and call.streaming and self.deferrable
 
     @property
     def adoptable(self) -> bool:
@@ -220,7 +238,7 @@ class Asked:
             method=self.method,
             tail=self.tail,
             headers=tuple(pair for pair in self.headers if pair[0].lower() != own),
-            body=self.body if self.original_body is None else self.original_body,
+            body=self.written,
             caller=self.caller_name,
             request_id=self.request_id,
             idempotency_key=key,

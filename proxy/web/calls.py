@@ -18,7 +18,6 @@ from aiohttp import web
 
 from proxy.clock import stopwatch
 from proxy.core import a2a
-from proxy.core.deferral import JournalMode
 from proxy.core.errors import CallerError, HoldfastError
 from proxy.forward import Answer, Outcome, UpstreamFailure
 from proxy.loops.dialing import Dialer, gateway
@@ -157,10 +156,10 @@ class Calls:
             undialled = await self._undelivered.without_dialling(asked)
             if undialled is not None:
                 return undialled
-        if route.effective.journal is JournalMode.ALL:
-            told = await self._undelivered.write_ahead(asked)
-            if told is not None:
-                return told
+        if asked.written_ahead:
+            if not asked.prefers_receipt:
+                self._holding.callers.check(len(asked.body))
+            return await self._undelivered.write_ahead(asked)
         call = OpenCall(asked, self._undelivered.adopt)
         patience = asked.patience
         if patience is None:
@@ -205,7 +204,7 @@ class Calls:
         if rewritten:
             method, headers = self._cards.plain(asked, card=card)
             self._cards.offer(arrived, asked)
-        dialled = stopwatch()
+        dialled, asked.dialled_at = stopwatch(), asyncio.get_running_loop().time()
         self.open.begin(call, arrived.client)
         try:
             try:

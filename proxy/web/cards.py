@@ -45,7 +45,8 @@ REVALIDATE = "no-cache"
 MOST_CREDENTIALS = 256
 """Names of headers that an agent's cards made secret one after the other; when there are more, the latest card's."""
 
-_UNASKED = frozenset({b"accept-encoding", b"if-none-match", b"if-modified-since", b"if-match", b"if-range", b"range"})
+_CODINGS = frozenset({b"accept-encoding"})
+_UNASKED = _CODINGS | frozenset({b"if-none-match", b"if-modified-since", b"if-match", b"if-range", b"range"})
 _REPLACED = frozenset({b"etag"})
 _OF_A_BODY = frozenset({b"content-type", b"content-encoding", b"content-language", b"content-range"})
 _CREDENTIALS = frozenset({b"authorization", b"cookie"})
@@ -83,12 +84,13 @@ class Cards:
     def plain(asked: Asked, *, card: bool) -> tuple[str, RawHeaders]:
         """Method and headers with which an agent is asked for what must be read here: for all of it, and uncoded.
 
-        A client's validators are of the card that it was shown, which its agent does not know.
+        Without `Accept-Encoding` any coding would do (RFC 9110 section 12.5.3). A client's validators are of the card
+        that it was shown, which its agent does not know.
         """
-        if not card:
-            return asked.method, tuple(pair for pair in asked.headers if pair[0].lower() != b"accept-encoding")
-        headers = tuple(pair for pair in asked.headers if pair[0].lower() not in _UNASKED)
-        return "GET" if asked.method == "HEAD" else asked.method, (*headers, (b"Accept-Encoding", b"identity"))
+        unasked = _UNASKED if card else _CODINGS
+        headers = tuple(pair for pair in asked.headers if pair[0].lower() not in unasked)
+        method = "GET" if card and asked.method == "HEAD" else asked.method
+        return method, (*headers, (b"Accept-Encoding", b"identity"))
 
     def show(self, arrived: Arrived, asked: Asked, answer: Answer, content: bytes) -> Whole:
         """An agent's answer that may hold a card, as its client sees it."""

@@ -124,8 +124,13 @@ class DeferredTasks:
         return None if self._tasks.is_open(deferral) else own(asked, refused(a2a.push_not_supported(call)))
 
     async def _message(self, asked: Asked, call: a2a.Call, deferral: Deferral) -> Reply | None:
-        """A message to a task: it waits behind those before it, and goes to the agent when that has its turn."""
+        """A message to a task: it waits behind those before it, and goes to the agent when that has its turn.
+
+        Who may see another's task (the admin, its workspace) has no part in it all the same.
+        """
         tasks = self._tasks
+        if deferral.caller != asked.caller_name and a2a.is_provisional(deferral.task_id or ""):
+            return own(asked, refused(a2a.task_not_found(call)))
         if not tasks.has_ended(deferral) and not tasks.is_open(deferral):
             return await self._undelivered.defer_behind(asked, "its task is still deferred")
         if tasks.is_open(deferral):

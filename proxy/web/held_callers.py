@@ -10,8 +10,12 @@ committed before anybody asks for a place, so nothing is lost by that.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from proxy.core.errors import ProxyError
 from proxy.loops.followers import Followers, Following
 from proxy.web.arrived import Client
+
+SOON = 1
+"""Seconds."""
 
 
 class Held:
@@ -60,8 +64,7 @@ class HeldCallers:
     @contextmanager
     def hold(self, client: Client, deferral_id: str, size: int) -> Iterator[Held | None]:
         """Take a place for the length of the body; None where there is none. `size`: bytes of the request."""
-        full = len(self._held) >= self._most or 0 < self._most_bytes < self._bytes + size
-        if full or self._closed:
+        if self._closed or self._is_full(size):
             yield None
             return
         with self._followers.follow(deferral_id) as following:
@@ -76,8 +79,27 @@ class HeldCallers:
                 self._held.discard(held)
                 self._bytes -= size
 
+    def check(self, size: int) -> None:
+        """Refuse whom there is no place for now. For who must be told by waiting or not at all.
+
+        Raises:
+            ProxyError: 503, there is no place, or the proxy stops.
+        """
+        if self._closed:
+            raise ProxyError("STOPPING", "Holdfast is stopping", retry_after=SOON)
+        if self._is_full(size):
+            raise no_room()
+
+    def _is_full(self, size: int) -> bool:
+        return len(self._held) >= self._most or 0 < self._most_bytes < self._bytes + size
+
     def close(self) -> None:
         """Let everybody go with what there is; from now on nobody is held."""
         self._closed = True
         for held in tuple(self._held):
             held.end()
+
+
+def no_room() -> ProxyError:
+    """The refusal of a stream that nobody could tell."""
+    return ProxyError("TOO_MANY_READERS", "there is no room for another stream", retry_after=SOON)

@@ -57,7 +57,7 @@ class Holding:
     async def wait(self, arrived: Arrived, asked: Asked, receipted: Receipted) -> Reply:
         """Answer a request that was put away: at once, or when there is something to say."""
         call = asked.call()
-        if not profiles.waits(asked, call):
+        if not profiles.waits(asked, call, receipted.deferral):
             return receipted
         if call.streaming:
             return await self._streams.tell(arrived, asked, receipted)
@@ -81,7 +81,8 @@ class Holding:
             return 0.0
         if wait is None:
             usual = asked.route.effective.hold_seconds
-            limits = {a2a.Binding.JSONRPC: usual, a2a.Binding.REST: min(usual, self._silent), a2a.Binding.OTHER: 0.0}
+            silent = min(usual, self._silent - _silence(asked))
+            limits = {a2a.Binding.JSONRPC: usual, a2a.Binding.REST: silent, a2a.Binding.OTHER: 0.0}
             wait = limits[call.binding]
         else:
             wait -= waited
@@ -89,8 +90,8 @@ class Holding:
 
     async def _hold(self, arrived: Arrived, asked: Asked, receipted: Receipted, held: Held, seconds: float) -> Reply:
         loop = asyncio.get_running_loop()
-        wrote = loop.time()
-        until = wrote + seconds
+        until = loop.time() + seconds
+        wrote = loop.time() - _silence(asked)
         sends_blanks = asked.call().binding is a2a.Binding.JSONRPC
         deferral, parts, news = receipted.deferral, None, True
         while not (held.left or held.over):
@@ -132,3 +133,8 @@ class Holding:
         parts.write(bytes(body) if isinstance(body, bytes | bytearray) else b"")
         parts.end()
         return parts
+
+
+def _silence(asked: Asked) -> float:
+    """Seconds for which the caller has heard nothing, if its agent was called: an unreachable one answers slowly."""
+    return asyncio.get_running_loop().time() - asked.dialled_at if asked.dialled_at is not None else 0.0

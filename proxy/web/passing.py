@@ -223,8 +223,10 @@ async def renamed(chunks: AsyncIterator[bytes], names: a2a.EventNames, asked: As
     What the stream has come to is kept before its client hears of the end.
     """
     async for chunk in chunks:
-        yield names.feed(chunk)
-    yield names.end()
+        if changed := names.feed(chunk):
+            yield changed
+    if rest := names.end():
+        yield rest
     if asked.told is not None:
         await asked.told()
 

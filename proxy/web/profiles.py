@@ -111,10 +111,13 @@ def put_away(asked: Asked, deferral: Deferral, receipt: Mapping[str, Any]) -> Pu
     return None
 
 
-def waits(asked: Asked, call: a2a.Call) -> bool:
-    """Whether a caller may be kept waiting for what was put away: `plain` if it asks for that, or wants a stream."""
+def waits(asked: Asked, call: a2a.Call, deferral: Deferral) -> bool:
+    """Whether a caller may be kept waiting for what was put away: `plain` if it asks for that, or wants a stream.
+
+    `offline-draft`: if it wants a stream, and its agent is awake and at work on it (`journal = all`).
+    """
     if asked.profile is Profile.OFFLINE_DRAFT:
-        return False
+        return call.streaming and deferral.adopted
     return asked.profile is Profile.A2A or call.streaming or asked.wait is not None
 
 

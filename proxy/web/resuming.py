@@ -103,6 +103,8 @@ class _Client:
         self._call = call
         self._task_id = about.task_id or ""
         self._context_id = about.context_id or ""
+        if asked.relayed is not None:
+            asked.relayed.forget()
         self._narrator = a2a.Narrator(call, task_id=self._task_id, context_id=self._context_id)
         self.number = 0
         self._now = asyncio.get_running_loop().time

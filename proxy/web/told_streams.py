@@ -27,14 +27,14 @@ from aiohttp import hdrs, web
 
 from proxy.core import a2a
 from proxy.core.deferral import ACTIVE, Deferral, State, StoredTask
-from proxy.core.errors import ProxyError
+from proxy.core.errors import CallerError, HoldfastError, ProxyError
 from proxy.loops.stored_requests import ended_task
 from proxy.store import Store, StoreFailure
 from proxy.store.journal import GAP, JournalEvent
 from proxy.web.answers import RECEIPT, REQUEST_ID
 from proxy.web.arrived import Arrived
 from proxy.web.asked import Asked
-from proxy.web.held_callers import Held, HeldCallers
+from proxy.web.held_callers import SOON, Held, HeldCallers, no_room
 from proxy.web.passed_on import OwnInParts, Reply
 from proxy.web.passing import last_event
 from proxy.web.receipts import Receipted
@@ -51,7 +51,6 @@ of a2a-sdk 0.3.x) take every blank line for an event, which would be an empty on
 STORY_DIGITS = 12
 """So much of a deferral's id stands before the place in an event id."""
 LAST_EVENT_ID = b"last-event-id"
-SOON = 1
 
 
 @dataclass(slots=True)
@@ -74,9 +73,15 @@ class _Reading:
 
 
 class ToldStreams:
-    """Serves such streams. A comment is sent after `keep_alive` seconds of silence."""
+    """Serves such streams. A comment is sent after `keep_alive` seconds of silence.
 
-    def __init__(self, *, store: Store, callers: HeldCallers, keep_alive: float) -> None:
+    `stands`: the token that a stream was asked for with is still valid; a stream must not outlive the right to it.
+    """
+
+    def __init__(
+        self, *, store: Store, callers: HeldCallers, keep_alive: float, stands: Callable[[Arrived], bool]
+    ) -> None:
+        self.stands = stands
         self._store = store
         self._callers = callers
         self._keep_alive = keep_alive
@@ -105,7 +110,7 @@ class ToldStreams:
             return None
         with self._callers.hold(arrived.client, deferral.id, len(asked.body)) as held:
             if held is None:
-                raise ProxyError("TOO_MANY_READERS", "there is no room for another stream", retry_after=SOON)
+                raise no_room()
             stream = _Stream(self, arrived, asked, deferral, {})
             await stream.begin(held, event_id)
             await stream.follow(held)
@@ -220,6 +225,9 @@ class _Stream:
         """Tell what is new until nothing follows."""
         loop, until = asyncio.get_running_loop(), self._until()
         while not held.left:
+            if not self._streams.stands(self._arrived):
+                self._fail(CallerError("UNAUTHENTICATED", "a valid Holdfast token is required", status=401))
+                return
             try:
                 self._deferral = deferral = await self._streams.look(self._deferral)
                 while (updates := await self._read()) is not None:
@@ -232,7 +240,7 @@ class _Stream:
                 pass  # looked at again with the next comment
             if held.over or (until is not None and loop.time() >= until):
                 error = ProxyError("STOPPING", "Holdfast is stopping", retry_after=SOON) if held.over else too_late()
-                self._say(last_event(self._asked, error))
+                self._fail(error)
                 return
             silent = self._wrote + self._streams.silence - loop.time()
             patience = silent if until is None else min(silent, until - loop.time())
@@ -298,6 +306,9 @@ class _Stream:
         # An agent may have written its JSON over several lines; none of their ends stands inside a text.
         line = item.replace(b"\r", b" ").replace(b"\n", b" ")
         self._say(b"id: %b-%b\ndata: %b\n\n" % (self._story.encode(), str(place).encode(), line))
+
+    def _fail(self, error: HoldfastError) -> None:
+        self._say(last_event(self._asked, error).lstrip(b"\n"))  # no event is open that had to be ended first
 
     def _say(self, text: bytes) -> None:
         self._wrote = asyncio.get_running_loop().time()

@@ -249,7 +249,7 @@ class Undelivered:
             known = asked.route.keys.get((asked.caller_name, key))
             deferral = await self._store.deferral(known) if known is not None else None
             if deferral is not None and self._deferring.joins(deferral):
-                if deferral.digest != a2a.digest(asked.body, binding=call.binding):
+                if deferral.digest != a2a.digest(asked.written, binding=call.binding):
                     return self.refuse(asked, key_conflict(deferral.id), {})
                 return self._joined(asked, Receipt(deferral=deferral, depth=asked.route.size.rows, joined=True), {})
         if call.context_id is not None and call.context_id in asked.route.contexts:
@@ -265,14 +265,11 @@ class Undelivered:
 
     # Journalled
 
-    async def write_ahead(self, asked: Asked) -> web.StreamResponse | None:
-        """Put a streaming send away before its agent gets it, then send it at once; None for any other request.
+    async def write_ahead(self, asked: Asked) -> web.StreamResponse:
+        """Put a streaming send away before its agent gets it, then send it at once.
 
         Its caller is told from the journal, so whoever leaves, or dies, can come back to where it was.
         """
-        call = asked.call_or_none()
-        if call is None or not call.streaming or not asked.deferrable:
-            return None
         why = Why(verdict="alive", rule="journal", trigger=Trigger.QUEUE)
         headers = {VERDICT: why.header}
         try:

@@ -89,6 +89,21 @@ def test_an_event_over_the_bound_is_passed_on_as_it_is() -> None:
     assert changing.feed(b"data: 1\n\n") == b"data: 1\n\n"
 
 
+def test_an_event_written_over_several_lines_comes_out_as_one() -> None:
+    said = update(THEIRS, metadata={"a": [1, {"b": "two\nlines"}]})
+    stream = "".join(f"data: {line}\r\n" for line in json.dumps(said, indent=2).split("\n")) + "\r\n"
+    lines = whole(stream.encode(), pieces=50).splitlines()
+    assert [line[:6] for line in lines] == [b"data: ", b""]
+    assert json.loads(lines[0].removeprefix(b"data: ")) == update(OURS, metadata=said["statusUpdate"]["metadata"])
+
+
+@pytest.mark.parametrize("pieces", [1, 10_000])
+def test_a_byte_order_mark_hides_no_event(pieces: int) -> None:
+    stream = "\ufeff" + "".join(f"data: {json.dumps(update(THEIRS))}\n\n" for _ in range(2))
+    changed = whole(stream.encode(), pieces=pieces)
+    assert (changed[:3], changed.count(OURS.encode()), changed.count(THEIRS.encode())) == (b"\xef\xbb\xbf", 2, 0)
+
+
 def test_every_event_is_told_as_the_client_gets_it() -> None:
     seen: list[bytes] = []
     said = f"data: {json.dumps(update(THEIRS))}\n\n: c\n\ndata: 1\n\n".encode()

@@ -1,5 +1,6 @@
 """Lists of tasks: what is asked for, and pages that two sources make together."""
 
+import base64
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -83,6 +84,8 @@ def test_a_wish_is_read_in_both_bindings(params: dict[str, Any], query: str, wis
         {"pageToken": 7},
         {"status": "TASK_STATE_BUSY"},
         {"status": 99},
+        {"status": ["TASK_STATE_WORKING"]},
+        {"status": {}},
         {"includeArtifacts": "perhaps"},
         {"historyLength": -1},
         {"statusTimestampAfter": "yesterday"},
@@ -92,6 +95,15 @@ def test_a_wish_is_read_in_both_bindings(params: dict[str, Any], query: str, wis
 def test_what_no_list_can_be_is_said(params: dict[str, Any]) -> None:
     with pytest.raises(BadList):
         list_wish(*rpc(**params))
+
+
+@pytest.mark.parametrize(
+    "place", [[[0, 2**63], False, "", 0], [[1, -1], False, "", 0], [None, False, "", -1], [None, False, "", 2**63]]
+)
+def test_a_token_that_names_no_place_there_can_be_is_refused(place: list[Any]) -> None:
+    forged = base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
+    with pytest.raises(BadList):
+        list_wish(*rpc(pageToken=f"hf.{forged}"))
 
 
 def test_a_token_of_the_agents_is_handed_back_to_it() -> None:

@@ -74,6 +74,24 @@ def test_a_configuration_is_taken_out_of_a_send_and_nothing_else_is(
     }
 
 
+@pytest.mark.parametrize("around", ["\n", "\r\n", " ", "\u2028", "\x1f"])
+def test_what_stands_around_a_token_is_none_of_it(around: str) -> None:
+    said = {
+        "url": URL,
+        "token": f"{around}tok{around}",
+        "authentication": {"scheme": "Bearer", "credentials": f"cred{around}"},
+    }
+    body = rpc("SendMessage", {"message": MESSAGE, "configuration": {"taskPushNotificationConfig": said}})
+    call = call_of("POST", "", body, "1.0")
+    _, config = a2a.take_push_config(call, call.body)
+    assert config is not None
+    assert dict(a2a.notification_headers(config)) == {
+        b"Content-Type": b"application/json",
+        b"X-A2A-Notification-Token": b"tok",
+        b"Authorization": b"Bearer cred",
+    }
+
+
 @pytest.mark.parametrize(
     "body",
     [

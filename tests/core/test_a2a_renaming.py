@@ -294,3 +294,8 @@ def test_a_send_with_a_context_or_task_keeps_it(message):
 def test_only_sends_are_placed_in_a_context():
     body, call = sent({}, "GetTask")
     assert with_context(body, call, "ctx") is body
+
+
+def test_an_answer_behind_a_byte_order_mark_is_read_like_any_other() -> None:
+    said = b'{"jsonrpc":"2.0","id":1,"result":{"id":"mine","status":{}}}'
+    assert rename_answer(b"\xef\xbb\xbf" + said, MAPPING) == rename_answer(said, MAPPING) != said

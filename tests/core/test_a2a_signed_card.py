@@ -110,6 +110,8 @@ def test_a_signature_is_the_same_each_time_and_takes_the_place_of_the_others():
         {"capabilities": {"extensions": [{"uri": "u", "params": {"n": 10**400}}]}},
         {"default_input_modes": []},
         {"supportsAuthenticatedExtendedCard": True, "capabilities": {}},
+        {"supportsAuthenticatedExtendedCard": True, "capabilities": True},
+        {"skills": 5},
         {"security": [{"k": []}], "securityRequirements": None, "skills": [{"security": [{"k": []}]}]},
         {"securitySchemes": {"k": {"type": "apiKey", "in": "header", "name": "X"}}},
         {"skills": [{"id": "s", "security": [{"k": []}]}]},

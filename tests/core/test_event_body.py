@@ -38,6 +38,19 @@ def test_a_body_may_be_cut_anywhere(cuts: list[int], end: bytes) -> None:
         assert split(kind, parts) == events
 
 
+@pytest.mark.timeout(20)
+def test_a_large_event_in_small_pieces_costs_as_much_as_in_one() -> None:
+    """Work that grew with the square of the size would take minutes, and nothing else would be served meanwhile."""
+    event = b"x" * 4_000_000
+    stream = b"data: " + event + b"\n\n"
+    assert split(STREAM, [stream[at : at + 1400] for at in range(0, len(stream), 1400)], most=5_000_000) == [event]
+
+
+def test_a_byte_order_mark_may_come_in_pieces() -> None:
+    assert split(STREAM, [b"\xef", b"", b"\xbb\xbfdata: one\n\n"]) == [b"one"]
+    assert split(LINES, [b"\xef", b"\xbb", b"\xbf", b"1\n"]) == [b"1"]
+
+
 def test_the_end_of_the_body_ends_the_last_event() -> None:
     assert split(STREAM, [b"data: one\n\ndata: last"]) == [b"one", b"last"]
     assert split(STREAM, [b"data: one\r\ndata: last\r"]) == [b"one\nlast"]

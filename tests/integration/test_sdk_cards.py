@@ -36,7 +36,8 @@ async def test_the_client_talks_by_a_card_that_was_kept(scene: Scene) -> None:
 async def test_the_client_verifies_the_card_with_the_published_keys_and_talks_by_it(
     tmp_path: Path, speaks: str
 ) -> None:
-    serving, agent = Serving(tmp_path, settings={"cards.signatures": "resign"}), SdkAgent(speaks)
+    serving, agent = Serving(tmp_path), SdkAgent(speaks)
+    serving.settings = {"cards.signatures": "resign", "public_url": serving.url}
     await serving.start()
     await agent.start()
     try:

@@ -6,7 +6,7 @@ Knows nothing of: which situation it is in, what is expected.
 
 import asyncio
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from matrix.hooks import LONG, Hooks
@@ -50,8 +50,9 @@ SHORT: Final = tuple(pairing for pairing in PAIRINGS if pairing.sdk == pairing.a
 class Cell:
     """A pairing in a situation.
 
-    `back` is set when the outage, if there is one, is over, `gone` when the agent is away for good; a deed sets its own
-    `begun` where the situation waits for it.
+    `back` is set when the outage, if there is one, is over, `halfway` in its middle, `gone` when the agent is away for
+    good; a deed sets its own `begun` where the situation waits for it. `newcomer`: a client that was not there when the
+    situation began.
     """
 
     pairing: Pairing
@@ -62,12 +63,15 @@ class Cell:
     hooks: Hooks
     back: asyncio.Event
     gone: asyncio.Event
+    halfway: asyncio.Event
     begun: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+    newcomer: bool = False
 
     @property
     def at(self) -> str:
         """The client's name in its process, and the beginning of all names that it gives."""
-        return "-".join((*self.pairing.name.replace(" ", "-").replace("+", "-").split(), self.url.split("/")[4]))
+        name = "-".join((*self.pairing.name.replace(" ", "-").replace("+", "-").split(), self.url.split("/")[4]))
+        return f"{name}-newcomer" if self.newcomer else name
 
     def do(self, what: str, **more: Any) -> Call:
         """A call."""
@@ -85,9 +89,14 @@ class Cell:
         """Send a message; its id begins with the cell's name."""
         return self.do("send", mode=mode, text=text, message=f"{self.at}-{name}", **more)
 
+    def another(self) -> "Cell":
+        """The same in every respect, but with a client of its own, which has seen nothing yet."""
+        return replace(self, newcomer=True)
+
     def push(self, name: str) -> dict[str, str]:
         """A push configuration of its own."""
-        return {"url": f"{self.hooks.url}/{self.at}-{name}", "token": f"word-of-{name}"}
+        url = f"{self.hooks.url}/{self.at}-{name}"
+        return {"url": url, "token": f"word-of-{name}", "credentials": f"secret-of-{name}"}
 
     async def now(self, task: str) -> Event:
         """What a task is now."""
@@ -105,12 +114,26 @@ class Cell:
 
     async def ended(self, task: str, *states: str) -> Event:
         """Ask for a task until it has ended, or is in one of these states, as a client that polls does."""
+        pause = 0.2
         async with asyncio.timeout(LONG):
             while True:
                 event = await self.now(task)
                 if event["state"] in (states or ENDS):
                     return event
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(pause)
+                pause = min(1.0, 1.5 * pause)
+
+    async def lived(self, task: str) -> list[str]:
+        """The states through which a task goes until it ends, as a client sees them that asks every second."""
+        states: list[str] = []
+        async with asyncio.timeout(LONG):
+            while not states or states[-1] not in ENDS:
+                event = await self.now(task)
+                assert event["task"] == task
+                if states[-1:] != [event["state"]]:
+                    states.append(event["state"])
+                await asyncio.sleep(1)
+        return states
 
     def executed(self, name: str) -> list[dict[str, Any]]:
         """How often its agent began that message, and as what."""

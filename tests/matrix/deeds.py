@@ -15,6 +15,16 @@ from typing import Final
 import pytest
 from matrix.cells import Cell, one_story, told
 from matrix.hooks import task_in
+from matrix.outlasting import (
+    outlasting_cancel,
+    outlasting_cancel_of_a_stream,
+    outlasting_newcomer,
+    outlasting_now,
+    outlasting_repeated,
+    outlasting_stream,
+    outlasting_subscribe,
+    outlasting_unary,
+)
 from peers.talking import ClientError
 
 LOST: Final = "the agent was restarted while it worked on this"
@@ -175,9 +185,25 @@ async def away_list(cell: Cell) -> None:
 async def away_push(cell: Cell) -> None:
     """Whoever asked to be told of a deferred task is told, under the id that it knows, in its own version's words."""
     event = await cell.send("push", "hello", "now", push=cell.push("push")).one()
-    told = await cell.hooks.until(f"{cell.at}-push", "completed")
-    assert {task_in(one.body) for one in told} == {event["task"]}
-    assert {one.headers["x-a2a-notification-token"] for one in told} == {"word-of-push"}
+    await notified(cell, "push", event["task"])
+
+
+async def away_push_later(cell: Cell) -> None:
+    """A receiver may be named for a task that is deferred already, by a request of its own."""
+    event = await cell.send("later", "hello", "now").one()
+    receiver = cell.push("later")
+    made = await cell.do("notify", task=event["task"], push=receiver).one()
+    assert not cell.back.is_set()
+    assert (made["kind"], made["task"], made["text"]) == ("receiver", event["task"], receiver["url"])
+    await notified(cell, "later", event["task"])
+
+
+async def notified(cell: Cell, name: str, task: str) -> None:
+    """Wait until a receiver was told that its task is complete; check all that it was told."""
+    told = await cell.hooks.until(f"{cell.at}-{name}", "completed")
+    assert {task_in(one.body) for one in told} == {task}
+    assert {one.headers["x-a2a-notification-token"] for one in told} == {f"word-of-{name}"}
+    assert {one.headers["authorization"] for one in told} == {f"Bearer secret-of-{name}"}
     last = told[-1].body
     if cell.pairing.version == "1.0":
         assert set(last) in ({"task"}, {"statusUpdate"}, {"artifactUpdate"})
@@ -307,6 +333,23 @@ DEEDS: Final[dict[str, dict[str, Deed]]] = {
         "input required": away_input,
         "follow-up": away_follow_up,
         "push": away_push,
+        "push, asked for later": away_push_later,
+        "list": away_list,
+    },
+    "away-30s": {
+        "unary": outlasting_unary,
+        "not waiting": outlasting_now,
+        "streaming": outlasting_stream,
+        "streaming a message": away_stream_of_a_message,
+        "cancel": outlasting_cancel,
+        "cancel, while it streams": outlasting_cancel_of_a_stream,
+        "subscribe": outlasting_subscribe,
+        "input required": away_input,
+        "follow-up": away_follow_up,
+        "the same message again": outlasting_repeated,
+        "a client that starts meanwhile": outlasting_newcomer,
+        "push": away_push,
+        "push, asked for later": away_push_later,
         "list": away_list,
     },
     "dies": {"unary": dies_unary, "streaming, early": dies_stream_early, "streaming, in the middle": dies_stream},
@@ -321,7 +364,14 @@ WAITED_FOR: Final = {
 }
 """Deeds that say when they have begun, and for which an outage waits."""
 STREAMING: Final = frozenset(
-    {"streaming", "streaming a message", "subscribe", "streaming, early", "streaming, in the middle"}
+    {
+        "streaming",
+        "streaming a message",
+        "subscribe",
+        "streaming, early",
+        "streaming, in the middle",
+        "cancel, while it streams",
+    }
 )
 
 

@@ -11,17 +11,25 @@ from pathlib import Path
 from typing import Final
 
 from e2e.agents import end_all
-from e2e.serving import PATIENCE, Serving
+from e2e.serving import PATIENCE, QUICK, Serving
 from matrix.cells import Cell, Pairing
 from matrix.deeds import DEEDS, STREAMING, WAITED_FOR, done
 from matrix.hooks import Hooks
 from peers.running import GENERATIONS, Agent
 from peers.talking import Talker
 
-AWAY: Final = 6.5
+from proxy.settings import Config
+
+AWAY: Final = {"away": 6.5, "away-30s": 30.0}
 """Seconds of an outage: longer than the Python SDKs wait for a byte by themselves."""
 
-HELD: Final = {"healthy": 90, "away": 90, "dies": 10, "after": 90, "proxy": 90}
+AS_SHIPPED: Final = {key: Config().value(key) for key in QUICK if key != "upstream_allow"}
+"""What tests hurry, as an operator has it who sets nothing."""
+
+UNHURRIED: Final = frozenset({"away-30s"})
+"""Situations that are played with these settings."""
+
+HELD: Final = {"healthy": 90, "away": 90, "away-30s": 90, "dies": 10, "after": 90, "proxy": 90}
 """Seconds for which callers are held: 90 unless somebody says otherwise; less where an agent never says the truth."""
 
 Key = tuple[Pairing, str]
@@ -69,7 +77,8 @@ class Stage:
         self, situation: str, generation: str, keys: list[Key], results: dict[Key, BaseException | None]
     ) -> None:
         name = f"{situation}-{generation}".replace(".", "-")
-        agent, back, gone = Agent(generation, self.folder / name), asyncio.Event(), asyncio.Event()
+        agent = Agent(generation, self.folder / name)
+        back, gone, halfway = asyncio.Event(), asyncio.Event(), asyncio.Event()
         await agent.start()
         try:
             settings = {"dead_action": "defer", "unmanaged_away": "defer", "hold_seconds": HELD[situation]}
@@ -77,12 +86,12 @@ class Stage:
             await self.serving.event("workspace.status", workspace=name, status="ready")
             token, url = await self.serving.client(f"caller-of-{name}"), f"{self.serving.url}/workspaces/{name}/a2a"
             cells = {
-                pairing: Cell(pairing, self.talkers[pairing.sdk], agent, url, token, self.hooks, back, gone)
+                pairing: Cell(pairing, self.talkers[pairing.sdk], agent, url, token, self.hooks, back, gone, halfway)
                 for pairing, _ in keys
             }
             for cell in cells.values():
                 await cell.connect()
-            scene = Scene(self.serving, agent, name, keys, cells, back, gone)
+            scene = Scene(self.serving, agent, name, keys, cells, back, gone, halfway)
             await scene.play(situation, results)
         finally:
             await agent.kill()
@@ -99,50 +108,54 @@ class Scene:
     cells: dict[Pairing, Cell]
     back: asyncio.Event
     gone: asyncio.Event
+    halfway: asyncio.Event
 
     async def play(self, situation: str, results: dict[Key, BaseException | None]) -> None:
         """Bring the situation about while everybody acts."""
-        ways: dict[str, Callable[[], Awaitable[None]]] = {
+        ways: dict[str, Callable[[str], Awaitable[None]]] = {
             "healthy": self._nothing,
             "away": self._outage,
+            "away-30s": self._outage,
             "dies": self._death,
             "after": self._farewell,
             "proxy": self._two_deaths,
         }
-        if situation in {"away", "after", "proxy"}:
+        if situation in {*AWAY, "after", "proxy"}:
             await self.agent.kill()
         deeds = [asyncio.create_task(done(DEEDS[situation][what], self.cells[pairing])) for pairing, what in self.keys]
-        await ways[situation]()
+        await ways[situation](situation)
         results.update(zip(self.keys, await asyncio.gather(*deeds), strict=True))
 
-    async def _nothing(self) -> None:
+    async def _nothing(self, _: str) -> None:
         self.back.set()
 
-    async def _outage(self) -> None:
-        await asyncio.sleep(AWAY)  # the length is the point
+    async def _outage(self, situation: str) -> None:
+        await asyncio.sleep(AWAY[situation] / 2)  # the length is the point
+        self.halfway.set()
+        await asyncio.sleep(AWAY[situation] / 2)
         await self._return()
 
     async def _return(self) -> None:
         self.back.set()
         await self.agent.start()
 
-    async def _death(self) -> None:
+    async def _death(self, situation: str) -> None:
         """The agent is killed once it works on everything, and everybody in the middle has seen something."""
         async with asyncio.timeout(PATIENCE):
             while len(self.agent.executed()) < len(self.keys):  # noqa: ASYNC110 - another process writes it
                 await asyncio.sleep(0.05)
-        await self._begun("dies")
+        await self._begun(situation)
         await self.agent.kill()
         for cell in self.cells.values():
             self.agent.open(cell.gate("dies"))
         await asyncio.sleep(1)
         await self._return()
 
-    async def _farewell(self) -> None:
+    async def _farewell(self, situation: str) -> None:
         """The agent comes, does everything, and is killed for good."""
         await self.serving.event("deferral.queued", count=len(self.keys), workspace=self.workspace)
         await self._return()
-        await self._begun("after")
+        await self._begun(situation)
         await self.agent.kill()
         self.gone.set()
 
@@ -153,10 +166,10 @@ class Scene:
                 if what in WAITED_FOR[situation]:
                     await self.cells[pairing].begun[what].wait()
 
-    async def _two_deaths(self) -> None:
+    async def _two_deaths(self, situation: str) -> None:
         """The proxy is killed once it has committed everything, and comes back before the agent."""
         await self.serving.event("deferral.queued", count=len(self.keys), workspace=self.workspace)
-        await self._begun("proxy")
+        await self._begun(situation)
         await self.serving.kill()
         await self.serving.start()
         await self._return()
@@ -168,7 +181,5 @@ def keys_of(pairings: Iterable[Pairing], situation: str) -> list[Key]:
         (pairing, what)
         for pairing in pairings
         for what in DEEDS[situation]
-        if (pairing.streams or what not in STREAMING)
-        and (pairing.version == "1.0" or what != "list")
-        and not (pairing.sdk.startswith("js") and what == "push")
+        if (pairing.streams or what not in STREAMING) and (pairing.version == "1.0" or what != "list")
     ]

@@ -18,11 +18,13 @@ from a2a.types import (
     AgentCard,
     Message,
     Part,
+    PushNotificationAuthenticationInfo,
     PushNotificationConfig,
     Role,
     Task,
     TaskArtifactUpdateEvent,
     TaskIdParams,
+    TaskPushNotificationConfig,
     TaskQueryParams,
     TextPart,
 )
@@ -77,6 +79,12 @@ class Talking:
             case "subscribe":
                 async for said in self._client("stream").resubscribe(TaskIdParams(id=call["task"])):
                     yield event_of(said)
+            case "notify":
+                wanted = TaskPushNotificationConfig(
+                    task_id=call["task"], push_notification_config=receiver_of(call["push"])
+                )
+                made = await self._client("unary").set_task_callback(wanted)
+                yield {"kind": "receiver", "task": made.task_id, "text": made.push_notification_config.url}
 
     async def _connect(self, call: spoken.Call) -> spoken.Event:
         self._http = httpx.AsyncClient(headers={"Holdfast-Token": call["token"]}, trust_env=False)
@@ -86,15 +94,20 @@ class Talking:
 
     def _client(self, mode: str, push: Any = None) -> Client:
         assert self._card is not None
-        config = PushNotificationConfig(id="of-test", url=push["url"], token=push["token"]) if push else None
         how = ClientConfig(
             streaming=mode == "stream",
             polling=mode == "now",
             httpx_client=self._http,
             supported_transports=self._bindings,
-            push_notification_configs=[config] if config else [],
+            push_notification_configs=[receiver_of(push)] if push else [],
         )
         return ClientFactory(how).create(self._card)
+
+
+def receiver_of(push: Any) -> PushNotificationConfig:
+    """Who is to be notified."""
+    secret = PushNotificationAuthenticationInfo(schemes=["Bearer"], credentials=push["credentials"])
+    return PushNotificationConfig(id="of-test", url=push["url"], token=push["token"], authentication=secret)
 
 
 def message_of(call: spoken.Call) -> Message:

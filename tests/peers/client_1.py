@@ -16,6 +16,7 @@ import spoken
 from a2a.client import A2ACardResolver, Client, ClientConfig, ClientFactory
 from a2a.types import (
     AgentCard,
+    AuthenticationInfo,
     CancelTaskRequest,
     GetTaskRequest,
     ListTasksRequest,
@@ -75,16 +76,10 @@ class Talking:
     async def do(self, call: spoken.Call) -> AsyncIterator[spoken.Event]:
         """One call."""
         match call["do"]:
-            case "connect":
-                yield await self._connect(call)
             case "send":
                 client = self._client(call["mode"])
                 async for said in client.send_message(request_of(call)):
                     yield event_of(said)
-            case "get":
-                yield of_task(await self._client("unary").get_task(GetTaskRequest(id=call["task"])))
-            case "cancel":
-                yield of_task(await self._client("unary").cancel_task(CancelTaskRequest(id=call["task"])))
             case "subscribe":
                 async for said in self._client("stream").subscribe(SubscribeToTaskRequest(id=call["task"])):
                     yield event_of(said)
@@ -93,6 +88,20 @@ class Talking:
                     await self._client("unary").list_tasks(ListTasksRequest(context_id=call["context"]))
                 ).tasks:
                     yield of_task(task)
+            case _:
+                yield await self._one(call)
+
+    async def _one(self, call: spoken.Call) -> spoken.Event:
+        """A call with one answer."""
+        match call["do"]:
+            case "get":
+                return of_task(await self._client("unary").get_task(GetTaskRequest(id=call["task"])))
+            case "cancel":
+                return of_task(await self._client("unary").cancel_task(CancelTaskRequest(id=call["task"])))
+            case "notify":
+                made = await self._client("unary").create_task_push_notification_config(receiver_of(call))
+                return {"kind": "receiver", "task": made.task_id, "text": made.url}
+        return await self._connect(call)
 
     async def _connect(self, call: spoken.Call) -> spoken.Event:
         self._http = httpx.AsyncClient(headers={"Holdfast-Token": call["token"]}, trust_env=False)
@@ -119,10 +128,18 @@ def request_of(call: spoken.Call) -> SendMessageRequest:
     said = Message(message_id=call["message"], role=Role.ROLE_USER, parts=[Part(text=call["text"])])
     said.task_id, said.context_id = call.get("task") or "", call.get("context") or ""
     request = SendMessageRequest(message=said)
-    if push := call.get("push"):
-        config = TaskPushNotificationConfig(id="of-test", url=push["url"], token=push["token"])
-        request.configuration.task_push_notification_config.CopyFrom(config)
+    if call.get("push"):
+        request.configuration.task_push_notification_config.CopyFrom(receiver_of(call))
     return request
+
+
+def receiver_of(call: spoken.Call) -> TaskPushNotificationConfig:
+    """Who is to be notified."""
+    push, task = call["push"], call.get("task") or ""
+    secret = AuthenticationInfo(scheme="Bearer", credentials=push["credentials"])
+    return TaskPushNotificationConfig(
+        id="of-test", task_id=task, url=push["url"], token=push["token"], authentication=secret
+    )
 
 
 if __name__ == "__main__":

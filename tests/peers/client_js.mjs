@@ -72,14 +72,25 @@ class Talking {
 
 const talking = {};
 
+// Who is to be notified, as each generation writes it: 1.x a configuration of a task, 0.3.x one beside the task's id.
+function receiverOf(call) {
+  const { url, token, credentials } = call.push;
+  const authentication = modern ? { scheme: "Bearer", credentials } : { schemes: ["Bearer"], credentials };
+  const receiver = { id: "of-test", url, token, authentication };
+  return modern ? types.TaskPushNotificationConfig.fromJSON({ ...receiver, taskId: call.task }) : receiver;
+}
+
 function requestOf(call) {
   const message = { messageId: call.message, taskId: call.task, contextId: call.context };
   const configuration = call.mode === "now" ? (modern ? { returnImmediately: true } : { blocking: false }) : {};
   if (modern) {
     const full = { ...message, role: "ROLE_USER", parts: [{ text: call.text }] };
-    return types.SendMessageRequest.fromJSON({ message: full, configuration });
+    const request = types.SendMessageRequest.fromJSON({ message: full, configuration });
+    if (call.push) request.configuration.taskPushNotificationConfig = receiverOf(call);
+    return request;
   }
   const full = { ...message, kind: "message", role: "user", parts: [{ kind: "text", text: call.text }] };
+  if (call.push) configuration.pushNotificationConfig = receiverOf(call);
   return { message: full, configuration };
 }
 
@@ -104,6 +115,13 @@ async function* work(call) {
   } else if (call.do === "list") {
     const listed = await client.listTasks(types.ListTasksRequest.fromJSON({ contextId: call.context }));
     for (const task of listed.tasks) yield eventOf(jsonOf(task));
+  } else if (call.do === "notify" && modern) {
+    const made = await client.createTaskPushNotificationConfig(receiverOf(call));
+    yield { kind: "receiver", task: made.taskId, text: made.url };
+  } else if (call.do === "notify") {
+    const wanted = { taskId: call.task, pushNotificationConfig: receiverOf(call) };
+    const made = await client.setTaskPushNotificationConfig(wanted);
+    yield { kind: "receiver", task: made.taskId, text: made.pushNotificationConfig.url };
   }
 }
 

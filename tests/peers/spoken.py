@@ -11,14 +11,15 @@ each with its call: `{"event": {...}}` as often as there is something to tell, t
 | ----------- | ------------------------------------------------------- | ----------------------------------------- |
 | `connect`   | url, token, binding                                     | the card                                  |
 | `send`      | mode (`unary`, `now`, `stream`), text, message, task,   | what comes back                           |
-|             | context, push (url, token)                              |                                           |
+|             | context, push                                           |                                           |
 | `get`       | task                                                    | the task                                  |
 | `cancel`    | task                                                    | the task                                  |
 | `subscribe` | task                                                    | what comes back                           |
 | `list`      | context                                                 | its tasks (v1.0 only)                     |
+| `notify`    | task, push                                              | the receiver that was set                 |
 
-An event: `kind` (`card`, `task`, `status`, `artifact`, `message`), `task`, `context`, `state` (as v0.3 writes it) and
-`text`.
+`push` is a receiver of notifications: url, token, credentials. An event: `kind` (`card`, `task`, `status`,
+`artifact`, `message`, `receiver`), `task`, `context`, `state` (as v0.3 writes it) and `text` (a receiver's is its URL).
 """
 
 import asyncio

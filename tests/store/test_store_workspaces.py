@@ -364,3 +364,12 @@ async def test_what_a_clock_that_was_ahead_wrote_down_is_moved_back_to_now_and_n
     assert [(await get(store, name)).next_attempt_at for name in ("soon", "far", "gateway")] == [at(8), at(5), at(5)]
     assert (await get(store, "gateway")).gateway_since == at(5)
     assert await store.amend(at(5), latest_try=at(8)) == 0
+
+
+async def test_signs_that_change_only_their_instants_move_forward_and_keep_the_rest(store: Store):
+    await store.create(a_workspace())
+    busy = Signs(last_sign_at=at(5), last_heartbeat_at=at(5), active_tasks=3, max_concurrent=4, progress=9)
+    for instant in (5, 7, 6):
+        await store.record_signs({"w": replace(busy, last_sign_at=at(instant), last_heartbeat_at=at(instant))})
+    seen = await store.snapshot(restarts_since=T0, completed_since=T0)
+    assert seen.signs == {"w": replace(busy, last_sign_at=at(7), last_heartbeat_at=at(7))}

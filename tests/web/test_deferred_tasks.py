@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from web.dialects import ALL, JSONRPC, JSONRPC_OLD, NOT_CANCELABLE, NOT_FOUND, UNSUPPORTED, Dialect, Request, Said
-from web.harness import Harness, ScriptedAgent
+from web.harness import ADMIN_TOKEN, Harness, ScriptedAgent
 from web.task_agent import TaskAgent
 
 from proxy.core import a2a
@@ -121,6 +121,13 @@ async def test_an_open_task_is_asked_for_and_what_its_agent_says_is_kept(scene: 
     assert (await scene.get(task.id)).state == "completed"
 
 
+async def test_what_is_changed_on_its_way_is_asked_for_uncoded(scene: Scene) -> None:
+    """Without `Accept-Encoding` an agent might choose any coding, and its own ids would pass inside it."""
+    task = await scene.deferred("work")
+    assert (await scene.ask(scene.dialect.get(task.id), **{"Accept-Encoding": "gzip, br"})).id == task.id
+    assert scene.agent.socket.seen[-1][2]["Accept-Encoding"] == "identity"
+
+
 async def test_an_open_task_of_an_agent_that_is_away_is_shown_as_it_was_last_known(scene: Scene) -> None:
     task = await scene.deferred("ask")
     await scene.leave()
@@ -145,8 +152,6 @@ async def test_what_others_are_told_is_not_kept_for_a_tasks_caller(scene: Scene)
     task = await scene.deferred("work")
     (theirs,) = scene.agent.ids
     known = scene.agent.tasks.pop(theirs)
-    from web.harness import ADMIN_TOKEN  # noqa: PLC0415 - one use
-
     assert (await scene.ask(scene.dialect.get(task.id), token=ADMIN_TOKEN)).state == "failed"
     scene.agent.tasks[theirs] = known
     assert (await scene.get(task.id)).state == "working"
@@ -163,6 +168,17 @@ async def test_to_everybody_else_a_deferred_task_is_unknown(scene: Scene) -> Non
     ):
         assert (await scene.ask(request, token=stranger)).error == TASK_NOT_FOUND
     assert (await scene.get(task.id)).state == "submitted"
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["agent there", "agent away"])
+async def test_who_may_look_at_anothers_task_cannot_speak_in_it(scene: Scene, there: bool) -> None:
+    task = await scene.deferred("work")
+    if not there:
+        await scene.leave()
+    said = scene.dialect.send("more", "x1", taskId=task.id)
+    assert (await scene.ask(scene.dialect.get(task.id), token=ADMIN_TOKEN)).state == "working"
+    assert (await scene.ask(said, token=ADMIN_TOKEN, Prefer="respond-async")).error == TASK_NOT_FOUND
+    assert (await scene.get(task.id)).state == "working"
 
 
 # Cancel

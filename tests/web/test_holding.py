@@ -72,6 +72,21 @@ async def test_a_blank_every_two_seconds_keeps_a_json_rpc_caller_waiting(world: 
 
 
 @simulated
+async def test_what_a_caller_has_waited_while_its_agent_was_called_counts(world: World) -> None:
+    """A host that swallows everything is given up after seconds in which its caller hears nothing."""
+    await away(world)
+    world.agent().reacts.usual = fails(after=2.5)
+    client, serving = begin(world, message(message_id="m-2"))
+    rest_client, rest_serving = begin(world, rest(), tail="/message:send", A2A_Version="1.0")
+    await rest_serving
+    assert (round(clock(), 1), rest_client.status, rest_client.state) == (4.0, 202, "TASK_STATE_SUBMITTED")
+    assert [round(second, 1) for second, _ in client.pieces] == [2.5, 2.5]
+    world.agent().reacts.usual = Reacts(body=old())
+    await serving
+    assert client.state == "completed"
+
+
+@simulated
 async def test_when_the_time_is_up_the_caller_gets_its_submitted_task(world: World) -> None:
     await away(world)
     client, serving = begin(world)

@@ -85,6 +85,20 @@ async def test_a_proxy_that_stops_answers_whoever_waits(holding: Harness, door: 
     streaming.writer.close()
 
 
+async def test_a_told_stream_ends_with_its_readers_token(holding: Harness, agent: ScriptedAgent) -> None:
+    _, made = await holding.call("POST", "/tokens", json={"kind": "client", "name": "c"})
+    token = json.loads(made)
+    wire = await connected(holding, "front")
+    body = json.dumps({**send(), "method": "SendStreamingMessage"}).encode()
+    wire.writer.write(request(b"A2A-Version: 1.0", body=body, token=token["token"]))
+    await until_it_says(wire, b"TASK_STATE_SUBMITTED")
+    await holding.call("DELETE", f"/tokens/{token['id']}")
+    await holding.call("PUT", "/workspaces/a", json={"url": agent.url})
+    rest = await until_it_says(wire, b"event: error", b"UNAUTHENTICATED", b"0\r\n\r\n")
+    assert b"COMPLETED" not in rest
+    wire.writer.close()
+
+
 async def test_an_old_client_is_kept_waiting_with_blanks_too(holding: Harness, agent: ScriptedAgent) -> None:
     wire = await connected(holding, "aiohttp")
     wire.writer.write(request(b"A2A-Version: 1.0", line=b"POST " + CALL.encode() + b" HTTP/1.0"))

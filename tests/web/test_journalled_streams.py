@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +17,7 @@ from simulation.waiting_clients import Client, begin
 from simulation.world import World, clock, message, simulated
 from web.told_words import V1, stream, subscribe, task_of, what
 
-from proxy.core.deferral import State
+from proxy.core.deferral import JournalMode, State
 from proxy.store import StoreFailure
 
 
@@ -34,6 +35,13 @@ async def journalling(world: World, *reactions: Reacts, **overrides: Any) -> Non
 
 
 TASK_SO_FAR = task(artifacts=[{"artifactId": "a", "parts": [{"text": "one"}]}])
+
+
+def to_task(client: Client) -> bytes:
+    """A second message, to the task that this client was shown."""
+    said = json.loads(stream("m-2"))
+    said["params"]["message"] |= {"taskId": task_of(client)}
+    return json.dumps(said).encode()
 
 
 def methods(world: World) -> list[str]:
@@ -159,6 +167,29 @@ async def test_what_cannot_be_journalled_is_not_sent(world: World, monkeypatch: 
 
 
 @simulated
+async def test_a_stream_that_nobody_could_be_told_is_not_sent_but_a_receipt_is_given(world: World) -> None:
+    ends = asyncio.Event()
+    await journalling(world, *[streams(task(), ends, status("COMPLETED"))] * 2, **{"hold.count": 1})
+    first, serving = begin(world, stream(), **V1)
+    await world.until(1)
+    refused, answering = begin(world, stream("m-2"), **V1)
+    await answering
+    reason = json.loads(refused.body)["error"]["data"][0]["reason"]
+    assert (refused.status, reason, len(world.agent().heard), world.route().size.rows) == (
+        503,
+        "TOO_MANY_READERS",
+        1,
+        1,
+    )
+    receipted, answering = begin(world, stream("m-3"), Prefer="respond-async", **V1)
+    await answering
+    assert (what(receipted), clock()) == (["task submitted"], 1)
+    ends.set()
+    await serving
+    assert what(first)[-1] == "completed"
+
+
+@simulated
 async def test_streams_run_side_by_side_as_direct_ones_do(world: World) -> None:
     """The replayer's window, which is one after a start, is for what waited."""
     ends = asyncio.Event()
@@ -179,9 +210,7 @@ async def test_a_message_to_a_journalled_task_is_journalled_too(world: World) ->
     first, serving = begin(world, stream(), **V1)
     await serving
     assert what(first)[-1] == "input_required"
-    said = json.loads(stream("m-2"))
-    said["params"]["message"] |= {"taskId": task_of(first)}
-    second, serving = begin(world, json.dumps(said).encode(), **V1)
+    second, serving = begin(world, to_task(first), **V1)
     await serving
     assert what(second)[-2:] == ["thanks", "completed"]
     told = [next(iter(each["result"].values())) for _, each in second.events]
@@ -189,6 +218,163 @@ async def test_a_message_to_a_journalled_task_is_journalled_too(world: World) ->
     assert all(place for place, _ in second.events)
     sent = json.loads(world.agent().heard[1].request.body)["params"]["message"]
     assert sent["taskId"] == "up"
+
+
+@simulated
+async def test_a_message_to_a_task_that_is_sent_again_joins_its_first(world: World) -> None:
+    """It is known by what its caller wrote, not by what its agent got."""
+    await journalling(
+        world, streams(task(), status("INPUT_REQUIRED")), streams(task(), piece("thanks"), status("COMPLETED"))
+    )
+    first, serving = begin(world, stream(), **V1)
+    await serving
+    second, serving = begin(world, to_task(first), **V1)
+    await serving
+    again, serving = begin(world, to_task(first), Last_Event_ID=second.events[-2][0], **V1)
+    await serving
+    assert (again.status, what(again)) == (200, ["completed"])
+    assert len(world.agent().heard) == 2
+
+
+@simulated
+async def test_a_message_to_a_task_that_its_agent_has_not_named_yet_waits(world: World) -> None:
+    named = asyncio.Event()
+    await journalling(
+        world,
+        streams(named, task(), status("INPUT_REQUIRED")),
+        streams(task(), piece("thanks"), status("COMPLETED")),
+    )
+    first, serving = begin(world, stream(), **V1)
+    await world.until(1)
+    second, answering = begin(world, to_task(first), **V1)
+    await world.until(2)
+    assert len(world.agent().heard) == 1
+    named.set()
+    await asyncio.wait({serving, answering})
+    assert what(second)[-2:] == ["thanks", "completed"]
+    assert json.loads(world.agent().heard[1].request.body)["params"]["message"]["taskId"] == "up"
+
+
+@simulated
+async def test_a_message_to_a_task_without_a_name_is_not_handed_out_either(world: World) -> None:
+    """The workspace polls by now; the call that begins the task was made before, and is still open."""
+    named = asyncio.Event()
+    await journalling(world, streams(named, task(), status("INPUT_REQUIRED")))
+    first, serving = begin(world, stream(), **V1)
+    await world.until(1)
+    second, answering = begin(world, to_task(first), Prefer="respond-async", **V1)
+    await answering
+    switched = await world.request("PUT", "/workspaces/ws/config", b'{"delivery_mode": "poll"}')
+    assert switched.status == 202
+    claimed = await world.request("POST", "/workspaces/ws/queue/claim", b"{}")
+    assert (claimed.status, claimed.json["items"]) == (200, [])
+    named.set()
+    await serving
+    await world.until(60)
+    (item,) = (await world.request("POST", "/workspaces/ws/queue/claim", b"{}")).json["items"]
+    assert item["queue_id"] == second.header("Holdfast-Receipt")
+
+
+@simulated
+async def test_a_workspace_that_is_paused_before_the_agent_got_it_sends_it_later_and_in_order(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await journalling(world)
+    written = world.store.enqueue
+
+    async def paused_meanwhile(*these: Any, **known: Any) -> Any:
+        placed = await written(*these, **known)
+        monkeypatch.undo()
+        await world.request("POST", "/workspaces/ws/pause")
+        return placed
+
+    monkeypatch.setattr(world.store, "enqueue", paused_meanwhile)
+    client, serving = begin(world, stream(), **V1)
+    await world.until(1)
+    assert (what(client), world.agent().heard) == (["task submitted"], [])
+    ends = asyncio.Event()
+    world.agent().reacts.queue(fails(), streams(task(), ends, status("COMPLETED")), Reacts())
+    await world.request("POST", "/workspaces/ws/resume")
+    await world.eventually(lambda: len(world.agent().heard) == 1)
+    context = client.events[0][1]["result"]["task"]["contextId"]
+    second, answering = begin(world, message(message_id="m-2", context_id=context))
+    await answering
+    assert second.header("Holdfast-Verdict") == "busy; rule=order"
+    ends.set()
+    await serving
+    await world.eventually(lambda: len(world.agent().heard) == 3)
+    assert what(client)[-1] == "completed"
+    assert [method[:7] for method in methods(world)] == ["SendStr", "SendStr", "message"]
+
+
+@pytest.mark.parametrize("profile", ["plain", "offline-draft"])
+def test_streams_are_told_whatever_the_profile(world: World, profile: str) -> None:
+    @simulated
+    async def told(world: World) -> None:
+        await journalling(world, streams(task(), piece("one"), status("COMPLETED")))
+        client, serving = begin(world, stream(), Holdfast_Profile=profile, **V1)
+        await serving
+        assert what(client) == ["task submitted", "working", "one", "completed"]
+
+    told(world=world)
+
+
+@simulated
+async def test_streams_that_are_told_go_on_when_no_new_ones_are_journalled(world: World) -> None:
+    ends = asyncio.Event()
+    await journalling(world, streams(task(), ends, piece("one"), status("COMPLETED")), streams(task("COMPLETED")))
+    client, serving = begin(world, stream(), **V1)
+    await world.until(1)
+    world.route().effective = replace(world.route().effective, journal=JournalMode.DEFERRED)
+    direct, passing = begin(world, stream("m-2"), **V1)
+    await passing
+    assert direct.header("Holdfast-Receipt") is None
+    ends.set()
+    await serving
+    assert what(client)[-2:] == ["one", "completed"]
+    assert all(place for place, _ in client.events)
+
+
+@simulated
+async def test_a_stream_of_a_workspace_that_is_removed_ends_and_says_why(world: World) -> None:
+    await journalling(world, streams(task(), asyncio.Event()))
+    client, serving = begin(world, stream(), **V1)
+    await world.until(1)
+    await world.request("DELETE", "/workspaces/ws")
+    await serving
+    assert what(client)[-1] == "failed"
+    assert b"the workspace was removed" in client.body
+
+
+@simulated
+async def test_a_stream_may_last_longer_than_leases_and_queued_requests_do(world: World) -> None:
+    await journalling(
+        world,
+        streams(task(), *[60.0, piece("one")] * 30, status("COMPLETED")),
+        **{"queue.lease": 15, "queue.ttl": 600, "queue.backoff": 60},
+    )
+    client, serving = begin(world, stream(), **V1)
+    await serving
+    assert (what(client)[-1], clock()) == ("completed", 1800)
+    assert methods(world) == ["SendStreamingMessage"]
+
+
+@simulated
+async def test_a_canceled_stream_ends_as_its_agent_says(world: World) -> None:
+    ends = asyncio.Event()
+    canceled = {"id": "up", "contextId": "c", "status": {"state": "TASK_STATE_CANCELED"}}
+    said = json.dumps({"jsonrpc": "2.0", "id": 9, "result": canceled}).encode()
+    await journalling(world, streams(task(), ends, status("CANCELED")), answers(said))
+    client, serving = begin(world, stream(), **V1)
+    await world.until(1)
+    ask = {"jsonrpc": "2.0", "id": 9, "method": "CancelTask", "params": {"id": task_of(client)}}
+    answer = await world.call(body=json.dumps(ask).encode(), **V1)
+    assert answer.json["result"]["id"] == task_of(client)
+    ends.set()
+    await serving
+    assert what(client) == ["task submitted", "working", "canceled"]
+    assert methods(world) == ["SendStreamingMessage", "CancelTask"]
+    assert json.loads(world.agent().heard[1].request.body)["params"]["id"] == "up"
 
 
 def relayed(chance: random.Random) -> None:

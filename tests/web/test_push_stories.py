@@ -9,7 +9,7 @@ from a2a.compat.v0_3.types import Task as Task03
 from a2a.types import a2a_pb2 as proto10
 from aiohttp import web
 from google.protobuf.json_format import ParseDict
-from web.harness import Harness, ScriptedAgent
+from web.harness import V1, Harness, ScriptedAgent
 from web.pollers import Poller, sse
 from web.receivers import QUICK, Receiver, ask, config, deferred, old_sending, rpc, sending
 
@@ -192,3 +192,38 @@ async def test_a_message_that_goes_to_the_agent_at_once_brings_its_receiver_to_h
     await receiver.until(lambda: receiver.states().count("TASK_STATE_COMPLETED") == 2)
     assert {each.said["task"]["id"] for each in receiver.came} == {task["id"]}
     assert [each.path for each in receiver.came[:1]] == ["/hook/first"]
+
+
+async def test_a_journalled_message_to_a_task_names_a_receiver_and_may_be_sent_again(
+    make: Any, agent: ScriptedAgent, receiver: Receiver
+) -> None:
+    """What the agent gets is not what the caller wrote, neither the task's id nor the configuration."""
+    proxy = await make(defaults__journal="all", **QUICK)
+    asks = {"task": {"id": "up", "contextId": "c", "status": {"state": "TASK_STATE_INPUT_REQUIRED"}}}
+    stories = [[asks], [STATUS, DONE]]
+
+    async def answer(_: web.Request) -> web.Response:
+        data = "".join(
+            f"data: {json.dumps({'jsonrpc': '2.0', 'id': 1, 'result': said})}\n\n" for said in stories.pop(0)
+        )
+        return web.Response(text=data, content_type="text/event-stream")
+
+    agent.handler = answer
+    await proxy.enroll("a", url=agent.url)
+    client = await proxy.client()
+
+    async def streamed(body: dict[str, Any]) -> tuple[int, list[Any]]:
+        said = {**body, "method": "SendStreamingMessage"}
+        got, text = await proxy.call("POST", "/workspaces/a/a2a", token=client, headers=V1, json=said)
+        return got.status, [json.loads(line[6:])["result"] for line in text.split(b"\n") if line.startswith(b"data: ")]
+
+    _, (first, *_) = await streamed(rpc("", message={"messageId": "m1", "role": "ROLE_USER", "parts": [{"text": "x"}]}))
+    task = first["task"]["id"]
+    second = sending(config(receiver.url), "m2", taskId=task)
+    assert (await streamed(second))[0] == 200
+    await receiver.until(lambda: "TASK_STATE_COMPLETED" in receiver.states())
+    assert {next(iter(each.said.values())).get("taskId", task) for each in receiver.came} == {task}
+    assert receiver.states().count("TASK_STATE_COMPLETED") == 1
+    assert b"ushNotification" not in agent.seen[1][3]
+    status, events = await streamed(second)
+    assert (status, events[0]["task"]["status"]["state"], len(agent.seen)) == (200, "TASK_STATE_COMPLETED", 2)

@@ -1,11 +1,12 @@
 """Streams about deferred tasks that are passed on, and tasks that are being told."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from web.dialects import JSONRPC, NEW, Dialect, Request
 from web.harness import Harness, ScriptedAgent
 from web.task_agent import TaskAgent
@@ -65,6 +66,39 @@ async def test_a_stream_that_names_no_deferred_task_is_not_touched(proxy: Harnes
     scene = Scene(proxy, TaskAgent(agent, JSONRPC), JSONRPC, await proxy.client())
     events = await streamed(scene, JSONRPC.send("hello", "m1", stream=True), lambda: scene.agent.steps.put_nowait(None))
     assert events[0]["statusUpdate"]["taskId"] == scene.agent.ids[0]
+
+
+async def test_half_an_event_of_a_stream_that_broke_is_forgotten_when_it_goes_on(
+    make: Callable[..., Awaitable[Harness]], agent: ScriptedAgent
+) -> None:
+    proxy = await make(defaults__hold_seconds=10)
+    await proxy.enroll("a", url=agent.url, unmanaged_away="defer")
+    scene = Scene(proxy, TaskAgent(agent, JSONRPC), JSONRPC, await proxy.client())
+    task = await scene.deferred("ask")
+    (theirs,) = scene.agent.ids
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        if b"SubscribeToTask" in body:
+            return web.Response(status=501)
+        operation, _, rpc_id = JSONRPC.heard(request.raw_path, body)
+        if operation == "get":
+            scene.agent.finish(theirs)
+            return web.json_response(JSONRPC.answer(scene.agent.tasks[theirs], rpc_id, sent=False))
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        update = {"taskId": theirs, "contextId": "c", "status": {"state": "TASK_STATE_WORKING"}}
+        event = json.dumps({"jsonrpc": "2.0", "id": rpc_id, "result": {"statusUpdate": update}}).encode()
+        await response.write(b"data: " + event + b"\n\n" + b"data: " + event[:40])
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    agent.handler = answer
+    events = await streamed(scene, JSONRPC.send("blue", "m2", stream=True, taskId=task.id), lambda: None)
+    states = [event["statusUpdate"]["status"]["state"] for event in events]
+    assert (states[0], states[-1]) == ("TASK_STATE_WORKING", "TASK_STATE_COMPLETED")
+    assert {event["statusUpdate"]["taskId"] for event in events} == {task.id}
 
 
 @pytest.mark.parametrize("dialect", NEW, ids=str)

@@ -139,6 +139,7 @@ async def test_a_stream_ends_at_its_callers_deadline_with_an_error(world: World)
     await serving
     assert round(clock(), 1) == 9.0
     assert what(client) == ["task submitted", "error DEADLINE_EXCEEDED"]
+    assert b"\n\n\n" not in client.body  # readers on httpx-sse would take that for an event
 
 
 @simulated

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from proxy.core.a2a.members import BOM
 from proxy.core.a2a.renaming import rename_answer
 
 _END: Final = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
@@ -33,32 +34,44 @@ class EventNames:
         self._contexts = contexts
         self._most = most
         self._seen = seen
-        self._rest = b""
+        self._rest = bytearray()
+        self._begun = False
 
     def feed(self, chunk: bytes) -> bytes:
         """What can leave now that this has come."""
-        whole = self._rest + chunk
+        rest = self._rest
+        searched = max(0, len(rest) - _LONGEST_END)
+        rest += chunk
         # A CR at the very end may be half of a line break, and the break the end of an event.
-        held = len(whole) - 1 if whole.endswith(b"\r") else len(whole)
-        searched = max(0, len(self._rest) - _LONGEST_END)
+        held = len(rest) - 1 if rest.endswith(b"\r") else len(rest)
         out: list[bytes] = []
         start = 0
-        for end in _END.finditer(whole, searched, held):
-            out.append(self._renamed(whole[start : end.end()]))
-            start = end.end()
-        self._rest = whole[start:]
-        if len(self._rest) > self._most:
-            out.append(self._rest)
-            self._rest = b""
+        for end in [found.end() for found in _END.finditer(rest, searched, held)]:
+            out.append(self._renamed(bytes(rest[start:end])))
+            start = end
+        del rest[:start]
+        if len(rest) > self._most:
+            out.append(bytes(rest))
+            rest.clear()
         return b"".join(out)
 
     def end(self) -> bytes:
         """What is left when the stream has ended; an event that was not finished is none."""
-        rest, self._rest = self._rest, b""
+        rest = bytes(self._rest)
+        self._rest.clear()
         return self._renamed(rest) if rest else b""
 
+    def forget(self) -> None:
+        """The stream broke: what has come of an event that was not finished is none of what comes next."""
+        self._rest.clear()
+
     def _renamed(self, event: bytes) -> bytes:
-        """An event with the blank line behind it."""
+        """An event with the blank line behind it; a stream may begin with a byte order mark, which belongs to none."""
+        mark = BOM if not self._begun and event.startswith(BOM) else b""
+        self._begun = True
+        return mark + self._changed(event[len(mark) :])
+
+    def _changed(self, event: bytes) -> bytes:
         lines = [line for line in _LINE.findall(event) if line]
         told = [line for line in lines if _field(line) == _DATA]
         if not told:
@@ -75,7 +88,8 @@ class EventNames:
             if _field(line) != _DATA:
                 out.append(line)
             elif told:
-                out.append(b"data: " + renamed + line[len(line.rstrip(b"\r\n")) :])
+                # Of several lines that became one; none of their ends stands inside a text.
+                out.append(b"data: " + renamed.replace(b"\n", b" ") + line[len(line.rstrip(b"\r\n")) :])
                 told = []
         return b"".join(out)
 

@@ -11,7 +11,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, quote, unquote
 
 import msgspec
@@ -44,6 +44,9 @@ class BadList(ValueError):  # noqa: N818 - what is wrong is the list that was as
     """A list cannot be asked for so; the text says what is wrong."""
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
 class Place(Struct, frozen=True, array_like=True):
     """How far both sources have been read.
 
@@ -51,10 +54,10 @@ class Place(Struct, frozen=True, array_like=True):
     `theirs`: the agent's token of the page that comes next, of which `skip` were taken; None when there are no more.
     """
 
-    own: tuple[int, int] | None = None
+    own: tuple[_Count, _Count] | None = None
     own_over: bool = False
     theirs: str | None = ""
-    skip: int = 0
+    skip: _Count = 0
 
 
 _PLACE: Final = msgspec.json.Decoder(Place)
@@ -307,7 +310,7 @@ def _flag(value: Any) -> bool:
 
 def _state(value: Any) -> str | None:
     """A neutral state; the unspecified one asks for all."""
-    if value in {None, "", 0, "0", "TASK_STATE_UNSPECIFIED"}:
+    if value is None or value in ("", 0, "0", "TASK_STATE_UNSPECIFIED"):  # no set: it may be a list or an object
         return None
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value[:9])

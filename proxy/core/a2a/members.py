@@ -15,6 +15,7 @@ from msgspec import Raw
 Members = dict[str, Raw]
 
 NULL: Final = Raw(b"null")
+BOM: Final = b"\xef\xbb\xbf"
 UNREADABLE: Final = (ValueError, RecursionError)  # msgspec.DecodeError and UnicodeDecodeError are ValueErrors
 
 _MEMBERS: Final = msgspec.json.Decoder(Members)
@@ -25,12 +26,15 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def document(body: bytes) -> Members | None:
-    """The members of a whole body, or None when it is not a JSON object in UTF-8 through and through."""
+    """The members of a whole body, or None when it is not a JSON object in UTF-8 through and through.
+
+    A byte order mark before it is passed over, as readers may (RFC 8259 section 8.1).
+    """
     try:
         body.decode()  # a skipped value is not checked by the decoder, yet it would leave again in an answer
     except UnicodeDecodeError:
         return None
-    return members(body)
+    return members(body.removeprefix(BOM))
 
 
 def members(value: Raw | bytes | None) -> Members | None:

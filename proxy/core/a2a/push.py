@@ -220,9 +220,9 @@ def _config(said: Members) -> PushConfig:
     config = PushConfig(
         url=url,
         id=own_id,
-        token=m.text(inner.get("token")) or "",
-        schemes=tuple(text for each in listed if (text := m.text(each))),
-        credentials=m.text(authentication.get("credentials")) or "",
+        token=_field_value(inner.get("token")),
+        schemes=tuple(text for each in listed if (text := _field_value(each))),
+        credentials=_field_value(authentication.get("credentials")),
     )
     if len(own_id) > _MOST_ID:
         raise bad_push_config(f"has an id of more than {_MOST_ID} characters")
@@ -231,9 +231,14 @@ def _config(said: Members) -> PushConfig:
         ("token", config.token),
         ("authentication", " ".join((*config.schemes, config.credentials))),
     ):
-        if len(text) > _MOST_TEXT or (text.strip() and _FIELD_VALUE.fullmatch(text.strip()) is None):
+        if len(text) > _MOST_TEXT or (text and _FIELD_VALUE.fullmatch(text) is None):
             raise bad_push_config(f"cannot be used: {name} is not up to {_MOST_TEXT} printable ASCII characters")
     return config
+
+
+def _field_value(said: Raw | None) -> str:
+    """A text as a header field carries it: the blanks and line ends around it are none of its own (RFC 9110, 5.5)."""
+    return (m.text(said) or "").strip()
 
 
 def _shown(call: Call, config: PushConfig, task_id: str) -> dict[str, object]:

@@ -129,10 +129,12 @@ def signed_form(card: Mapping[str, Any]) -> bytes:
 def _speaks_for_itself(card: Mapping[str, Any]) -> bool:
     """Readers that know v0.3 as well see the same card as those that do not."""
     capabilities, schemes = card.get("capabilities"), card.get("securitySchemes")
-    if card.get("supportsAuthenticatedExtendedCard") and "extendedAgentCard" not in (capabilities or {}):
+    known = capabilities if isinstance(capabilities, Mapping) else {}
+    if card.get("supportsAuthenticatedExtendedCard") and "extendedAgentCard" not in known:
         return False
-    skills = [one for one in card.get("skills") or () if isinstance(one, Mapping)]
-    if any(one.get("security") and "securityRequirements" not in one for one in (card, *skills)):
+    skills = card.get("skills")
+    listed = [one for one in skills if isinstance(one, Mapping)] if isinstance(skills, list) else []
+    if any(one.get("security") and "securityRequirements" not in one for one in (card, *listed)):
         return False
     return all(_is_one_scheme(scheme) for scheme in schemes.values()) if isinstance(schemes, Mapping) else True
 

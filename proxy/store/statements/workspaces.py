@@ -76,6 +76,21 @@ MERGE_SIGNS: Final = Statement(
         progress = COALESCE(excluded.progress, signs.progress)
     """,
 )
+MERGE_INSTANTS: Final = Statement(
+    "merge_instants",
+    "Merge two instants into a workspace's signs of life, at half the price: they are all that most beats change.",
+    """
+    INSERT INTO signs (workspace, last_sign_at, last_heartbeat_at)
+    VALUES (:workspace, :last_sign_at, :last_heartbeat_at)
+    ON CONFLICT (workspace) DO UPDATE SET
+        last_sign_at = CASE
+            WHEN excluded.last_sign_at IS NULL OR signs.last_sign_at > excluded.last_sign_at THEN signs.last_sign_at
+            ELSE excluded.last_sign_at END,
+        last_heartbeat_at = CASE
+            WHEN excluded.last_heartbeat_at IS NULL OR signs.last_heartbeat_at > excluded.last_heartbeat_at
+            THEN signs.last_heartbeat_at ELSE excluded.last_heartbeat_at END
+    """,
+)
 CONTRADICT_DOWN: Final = Statement(
     "contradict_down",
     "Forget that an agent was said to be down where a later sign of life says otherwise.",

@@ -115,9 +115,10 @@ def numbers(names: Sequence[str]) -> Unit[dict[str, int]]:
     return {name: number for name, number in found}  # noqa: C416 - a row is no pair that `dict` takes
 
 
-def record_signs(signs: Sequence[tuple[int, Signs]]) -> Unit[None]:
-    """Merge signs of life by the numbers of their workspaces."""
+def record_signs(signs: Sequence[tuple[int, Signs]], instants: Sequence[tuple[int, Signs]]) -> Unit[None]:
+    """Merge signs of life by the numbers of their workspaces; of `instants` nothing else has changed."""
     yield sql.MERGE_SIGNS, [rows.signs_row(number, each) for number, each in signs]
+    yield sql.MERGE_INSTANTS, [rows.instants_row(number, each) for number, each in instants]
     yield sql.CONTRADICT_DOWN, {}
 
 
