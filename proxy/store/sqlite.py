@@ -183,6 +183,7 @@ class SqliteStore(SqlitePushes, SqliteTaskLists):
 
     async def snapshot(self, *, restarts_since: datetime, completed_since: datetime) -> Snapshot:
         """See `Store.snapshot`."""
+        self._numbers = await self._read(workspaces.all_numbers)
         return await self._read(partial(workspaces.snapshot, restarts_since, completed_since))
 
     # Workspaces

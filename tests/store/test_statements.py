@@ -121,6 +121,7 @@ def test_a_statement_of_the_busy_paths_takes_its_index(database, name, step):
 
 READS_ALL = {
     "contexts": "SCAN t USING INDEX task_aliases_contexts",
+    "all_numbers": "SCAN workspaces USING COVERING INDEX sqlite_autoindex_workspaces_1",
     "workspaces": "SCAN w USING INDEX sqlite_autoindex_workspaces_1",
     "signs": "SCAN w USING COVERING INDEX sqlite_autoindex_workspaces_1",
     "tokens": "SCAN tokens",

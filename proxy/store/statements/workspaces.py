@@ -49,6 +49,11 @@ SIGNS: Final = Statement(
     "Read the signs of life of all workspaces.",
     "SELECT {signs} FROM signs s JOIN workspaces w ON w.number = s.workspace",
 )
+ALL_NUMBERS: Final = Statement(
+    "all_numbers",
+    "Read the numbers of all workspaces.",
+    "SELECT id, number FROM workspaces",
+)
 NUMBERS: Final = Statement(
     "numbers",
     "Find the numbers of several workspaces.",

@@ -109,6 +109,12 @@ def remove(doomed: Workspace, at: datetime, reason: str, decision: Decision) -> 
     return True
 
 
+def all_numbers() -> Unit[dict[str, int]]:
+    """Read the numbers of all workspaces at once: one by one, they cost as much as two beats of each."""
+    found = yield sql.ALL_NUMBERS, {}
+    return {name: number for name, number in found}  # noqa: C416 - a row is no pair that `dict` takes
+
+
 def numbers(names: Sequence[str]) -> Unit[dict[str, int]]:
     """Find the numbers of workspaces; who is unknown has none."""
     found = yield sql.NUMBERS, [(name,) for name in names]
