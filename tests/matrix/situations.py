@@ -109,6 +109,7 @@ class Scene:
     back: asyncio.Event
     gone: asyncio.Event
     halfway: asyncio.Event
+    deeds: dict[Key, "asyncio.Task[BaseException | None]"] = field(default_factory=dict)
 
     async def play(self, situation: str, results: dict[Key, BaseException | None]) -> None:
         """Bring the situation about while everybody acts."""
@@ -122,9 +123,11 @@ class Scene:
         }
         if situation in {*AWAY, "after", "proxy"}:
             await self.agent.kill()
-        deeds = [asyncio.create_task(done(DEEDS[situation][what], self.cells[pairing])) for pairing, what in self.keys]
+        for pairing, what in self.keys:
+            deed = done(DEEDS[situation][what], self.cells[pairing])
+            self.deeds[pairing, what] = asyncio.create_task(deed)
         await ways[situation](situation)
-        results.update(zip(self.keys, await asyncio.gather(*deeds), strict=True))
+        results.update(zip(self.keys, await asyncio.gather(*self.deeds.values()), strict=True))
 
     async def _nothing(self, _: str) -> None:
         self.back.set()
@@ -160,11 +163,13 @@ class Scene:
         self.gone.set()
 
     async def _begun(self, situation: str) -> None:
-        """Wait until everybody for whom this situation waits has seen the beginning of an answer."""
+        """Wait until everybody for whom this situation waits has seen the beginning of an answer, or gave up."""
         async with asyncio.timeout(PATIENCE):
             for pairing, what in self.keys:
                 if what in WAITED_FOR[situation]:
-                    await self.cells[pairing].begun[what].wait()
+                    begun = asyncio.create_task(self.cells[pairing].begun[what].wait())
+                    await asyncio.wait({begun, self.deeds[pairing, what]}, return_when=asyncio.FIRST_COMPLETED)
+                    begun.cancel()
 
     async def _two_deaths(self, situation: str) -> None:
         """The proxy is killed once it has committed everything, and comes back before the agent."""
