@@ -217,7 +217,7 @@ def _away_pause_reaches_its_cap(config: Config) -> Iterator[str]:
 
 def _what_is_signed_is_ours(config: Config) -> Iterator[str]:
     if config.cards.signatures is CardSignatures.RESIGN and config.public_url is None:
-        yield ("who signs cards sets public_url: without it the signed addresses would be what a caller names in Host")
+        yield "who signs cards sets public_url: without it the signed addresses would be what a caller names in Host"
 
 
 def _driver_outlives_a_stop(config: Config) -> Iterator[str]:

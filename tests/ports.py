@@ -10,10 +10,10 @@ import socket
 from pathlib import Path
 
 
-def free_port() -> int:
+def free_port(chance: random.Random | None = None) -> int:
     """A port that nobody uses and that the kernel gives to no outgoing connection, so that it stays free."""
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
-    chance = random.SystemRandom()
+    chance = chance or random.SystemRandom()
     for _ in range(200):
         port = chance.randrange(max(1024, lowest - 15_000), lowest)
         with socket.socket() as probe, contextlib.suppress(OSError):

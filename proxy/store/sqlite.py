@@ -89,7 +89,7 @@ class SqliteStore(SqlitePushes, SqliteTaskLists):
         self._writer: GroupWriter | None = None
         self._numbers: dict[str, int] = {}
         self._besides: dict[int, tuple[object, ...]] = {}
-        """What was written of signs of life besides their instants, by number of workspace."""
+        """What was written of signs of life besides their instants, by number of workspace; nobody else writes them."""
         self._commits = (Distribution(COMMIT_SECONDS), Distribution(COMMIT_UNITS))
 
     async def open(self) -> None:

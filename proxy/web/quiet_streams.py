@@ -21,8 +21,6 @@ TAIL = 4
 """Bytes by which the end of an event is known: at most a CRLF twice."""
 COMMENT = b": keep-alive"
 """A line of its own, without the blank line that ends an event: some readers take that for an event."""
-
-
 LOOKS = 8
 """How often all streams are looked at within the time for which one may be silent."""
 

@@ -11,9 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import signal
-import socket
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,17 +30,6 @@ NOTICED = 0.5
 
 class UnfitError(Exception):
     """The machine or the installation does not let the harness do its work; says nothing about Holdfast's promises."""
-
-
-def free_port(chance: random.Random) -> int:
-    """A port that nobody uses and that the kernel gives to no outgoing connection, so that it stays free."""
-    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
-    for _ in range(200):
-        port = chance.randrange(max(1024, lowest - 12_000), lowest)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise UnfitError("there is no free port below the ephemeral range")
 
 
 @dataclass(slots=True)

@@ -24,10 +24,11 @@ from chaos.callers import OLD, TOKEN, Caller, PlainCaller, SdkCaller
 from chaos.kills import Kill, Killer
 from chaos.ledger import TERMINAL, Audit, Fault, Finding, Followed, Role, Seen, Send, audit
 from chaos.meddling import Ground
-from chaos.processes import Agent, Proxy, UnfitError, end_marked, free_port
+from chaos.processes import Agent, Proxy, UnfitError, end_marked
 from chaos.roles import Script
 from chaos.troubles import Trouble, TroubleKind, Troubles
 from chaos.waiting import until
+from ports import free_port
 
 HEAL_PATIENCE = 60.0
 FOLLOW_PATIENCE = 10.0
