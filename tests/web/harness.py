@@ -27,6 +27,7 @@ def config_for(tmp_path: Path, **overrides: Any) -> Config:
         "data": tmp_path / "holdfast.db",
         "admin_token": ADMIN_TOKEN,
         "upstream_allow": "127.0.0.0/8,::1/128",
+        "upstream.connect_timeout": 20,
         "queue.backoff": 0.05,
         "queue.backoff_cap": 0.2,
         "queue.sweep": 0.2,
