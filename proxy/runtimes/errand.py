@@ -5,7 +5,8 @@ Knows nothing of what a command is for, or what its exit code means.
 Theory of operation. The command's program is what is waited for, through a pidfd, and not the end of its output: what a
 program leaves in the background may keep the pipe open for ever. Of the output only the newest bytes are kept, and it
 is read all the time, so that nobody blocks on a full pipe. A command that takes too long, or whose caller leaves, is
-killed with its process group while its pid is still its own (it is reaped afterwards).
+killed with its process group while its pid is still its own (it is reaped afterwards); the caller learns its end only
+when that is done, be it that the program was still being spawned.
 """
 
 import asyncio
@@ -77,6 +78,7 @@ async def run(command: Sequence[str], *, env: Mapping[str, str], cwd: str | None
             child = await asyncio.shield(spawning)
         except asyncio.CancelledError:
             spawning.add_done_callback(_discard)
+            await asyncio.wait([spawning])  # whoever is told of the end may begin again: nothing may run by then
             raise
         except OSError as problem:
             raise _refused(command[0], cwd, problem) from None
@@ -144,7 +146,8 @@ def _discard(spawning: "asyncio.Future[subprocess.Popen[bytes]]") -> None:
     """Kill what was started for somebody who has left meanwhile."""
     if not spawning.cancelled() and spawning.exception() is None:
         _kill(spawning.result())
-        spawning.result().wait()  # it was killed: that takes no time
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            spawning.result().wait(_REAPED_WITHIN)
 
 
 def _refused(program: str, cwd: str | None, problem: OSError) -> RuntimeFailure:

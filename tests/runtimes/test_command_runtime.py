@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,28 @@ async def test_a_command_whose_caller_leaves_is_killed_and_the_start_can_be_repe
         os.kill(pid, 0)
     (tmp_path / "again").touch()
     assert (await runtime.start(launch(section(start=first)))).handle == "generation 1"
+
+
+async def test_a_caller_that_leaves_while_its_command_is_being_spawned_is_gone_only_when_the_command_is(
+    bench, launch, monkeypatch
+) -> None:
+    told, may_return, spawn = bench.fifo(), threading.Event(), command.errand._spawn
+
+    def slow(*args: Any) -> Any:
+        child = spawn(*args)
+        may_return.wait()
+        return child
+
+    monkeypatch.setattr(command.errand, "_spawn", slow)
+    start = shell(f"echo $$ > {told}; sleep 1000")
+    starting = asyncio.create_task(bench.runtime("command").start(launch(section(start=start))))
+    pid = int(await asyncio.to_thread(told.read_text))
+    starting.cancel()
+    asyncio.get_running_loop().call_soon(may_return.set)
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 async def test_what_a_command_leaves_in_the_background_is_not_waited_for() -> None:
