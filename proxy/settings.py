@@ -149,6 +149,14 @@ class QueueSettings:
     caller_rows: Annotated[
         int, About("Deferrals that one caller may have waiting per workspace; 0: no limit.", unit="rows")
     ] = 0
+    contexts: Annotated[
+        int,
+        About(
+            "Contexts per workspace of which is remembered that its agent calls them otherwise; the newest.",
+            unit="contexts",
+            least=1,
+        ),
+    ] = 10_000
     ttl: Annotated[float, seconds("A deferral not delivered for this long expires.", least=1)] = 86_400.0
     retention: Annotated[float, seconds("How long answers and ended deferrals are kept.", least=1)] = 86_400.0
     idempotency_retention: Annotated[

@@ -80,7 +80,7 @@ async def outgoing(store: Store, route: Route, deferral: Deferral) -> tuple[a2a.
     call, body = stored_call(deferral), deferral.request.body
     if call.binding is a2a.Binding.OTHER:
         return call, body
-    foreign = route.foreign_contexts.get(deferral.caller, {})
+    foreign = route.foreign_contexts.of(deferral.caller)
     if foreign or a2a.PROVISIONAL_HINT.search(body):
         tasks, contexts = await aliases(store, route, call, deferral.caller)
         if call.task_id is not None and a2a.is_provisional(call.task_id) and call.task_id not in tasks:

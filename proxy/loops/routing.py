@@ -27,6 +27,7 @@ from proxy.core.presets import LivenessPolicy, policy_from
 from proxy.core.restart import OPEN_PHASES, Restart, RestartPolicy, Trigger
 from proxy.core.tokens import Owner, TokenKind
 from proxy.core.workspace import DeliveryMode, Settings, Workspace
+from proxy.loops.foreign_contexts import ForeignContexts
 from proxy.settings import Profile
 from proxy.store import QueueSize, Signs, Snapshot, TokenRecord, Watch
 
@@ -71,7 +72,7 @@ class Route:
 
     `contexts` counts unfinished deferrals per contextId, `keys` maps (caller, idempotency key) to a deferral id,
     `tasks` counts messages that wait for tasks with the agent's own ids. While they are empty, no request body is read
-    for their sake. `foreign_contexts`: by caller, what the agent calls contexts that it did not take over.
+    for their sake. `foreign_contexts`: what the agent calls contexts that it did not take over.
     `busy` counts calls in flight, direct ones and replays. `pulses` are those calls' idle windows. `others` are the
     tasks beyond those calls that the agent was at when it beat last, as told to this proxy. `degraded_in` is the
     incarnation in which its beats say that it is degraded.
@@ -84,13 +85,13 @@ class Route:
 
     workspace: Workspace
     effective: Effective
+    foreign_contexts: ForeignContexts
     signs: Signs = field(default_factory=Signs)
     unwritten: "dict[str, Route]" = field(default_factory=dict, repr=False, compare=False)
     size: QueueSize = field(default_factory=QueueSize)
     contexts: Counter[str] = field(default_factory=Counter)
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
     tasks: Counter[str] = field(default_factory=Counter)
-    foreign_contexts: dict[str | None, dict[str, str]] = field(default_factory=dict)
     cycles: tuple[Restart, ...] = ()
     previous: Previous | None = None
     found: Mapping[str, Any] = field(default_factory=dict)
@@ -239,7 +240,12 @@ class Routing:
         """Take over what the store said; an older version than the known one is ignored."""
         route = self._routes.get(workspace.id)
         if route is None:
-            route = Route(workspace=workspace, effective=self._effective(workspace), unwritten=self.unwritten)
+            route = Route(
+                workspace=workspace,
+                effective=self._effective(workspace),
+                foreign_contexts=ForeignContexts(self._config.queue.contexts),
+                unwritten=self.unwritten,
+            )
             self._routes[workspace.id] = route
             self._name(workspace.id, None, workspace.settings.host)
         elif workspace.version >= route.workspace.version:
@@ -364,7 +370,7 @@ class Routing:
         """An agent works in another context than its caller named, or was promised."""
         route = self._routes.get(workspace_id)
         if route is not None and ours is not None and theirs is not None:
-            route.foreign_contexts.setdefault(caller, {})[ours] = theirs
+            route.foreign_contexts.learn(caller, ours, theirs)
 
     def unwatch_task(self, workspace_id: str, task_id: str | None) -> None:
         """A message to that task waits no more."""

@@ -112,7 +112,7 @@ class TaskLists:
         """The agent's page with the caller's ids in it, and which of its tasks are listed from here."""
         ids = [name for name in map(a2a.id_of, theirs.tasks) if name]
         known = await self._store.task_ids(route.id, caller, ids)
-        contexts = {theirs_too: ours for ours, theirs_too in route.foreign_contexts.get(caller, {}).items()}
+        contexts = {theirs_too: ours for ours, theirs_too in route.foreign_contexts.of(caller).items()}
         dropped = set()
         for place, task in enumerate(theirs.tasks):
             theirs_id = a2a.id_of(task) or ""

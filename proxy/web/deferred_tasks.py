@@ -90,7 +90,7 @@ class DeferredTasks:
             return own(asked, refused(a2a.task_not_found(call)))
         deferral = known.get(addressed or "")
         answered = await self._about(arrived, asked, call, deferral) if deferral is not None else None
-        foreign = asked.route.foreign_contexts.get(asked.caller_name, {})
+        foreign = asked.route.foreign_contexts.of(asked.caller_name)
         if answered is not None or not (known or foreign):
             return answered
         tasks, contexts = await self._tasks.aliases(asked.route, call, known)
@@ -229,7 +229,7 @@ class DeferredTasks:
             asked.instead = self._answers(asked, refused(a2a.invalid_params(call, str(problem))))
             return None
         tasks = await self._lists.own(route, caller, wish)
-        foreign = route.foreign_contexts.get(caller, {})
+        foreign = route.foreign_contexts.of(caller)
         has_own = tasks.tasks or tasks.more is not None or wish.is_ours or foreign
         if not has_own and not await self._lists.any(route, caller):
             return None  # nothing of the agent's page is touched
