@@ -18,6 +18,7 @@ from typing import Any
 from proxy.clock import JumpKind
 from proxy.core.errors import CallerError
 from proxy.doors import Doors
+from proxy.loops import restart_history
 from proxy.loops.routing import Route
 from proxy.runtimes import Exited
 from proxy.store import StoreFailure
@@ -25,10 +26,10 @@ from proxy.store.laws import HOLDER_GONE
 from proxy.telemetry import EventName
 from proxy.web import bodies
 
-CYCLES_REMEMBERED = timedelta(hours=1)
 LEASE_SWEEP = 5.0
 EXPIRY_SWEEP = 5.0
 RETENTION_SWEEP = 60.0
+RESTARTS_SWEEP = 3600.0
 RESUMED_AT_ONCE = 100
 
 
@@ -74,8 +75,9 @@ class App(Doors):
         await self._amend(now)
         completed = timedelta(seconds=config.queue.idempotency_retention)
         self.routing.fill(
-            await self.store.snapshot(restarts_since=now - CYCLES_REMEMBERED, completed_since=now - completed)
+            await self.store.snapshot(restarts_since=now - restart_history.USUAL, completed_since=now - completed)
         )
+        await self.restart_history.recall()
         admin_digest, made = await self.mint.admin_token(config.admin_token, self.routing, self.store)
         self.open_doors(admin_digest)
         exits = await self._take_over()
@@ -180,5 +182,6 @@ class App(Doors):
         every(min(LEASE_SWEEP, config.queue.lease), self.sweep_leases, name="lease-sweep")
         every(EXPIRY_SWEEP, self.sweeper.expiries, name="expiry-sweep")
         every(RETENTION_SWEEP, self.sweeper.retention, name="retention-sweep")
+        every(RESTARTS_SWEEP, self.restart_history.trim, name="restarts-sweep")
         every(config.push.sweep, self.pushing.notifying.sweep, name="push-sweep")
         every(self.lag.interval, self.lag.tick, name="lag")

@@ -33,6 +33,7 @@ from proxy.loops.readiness import Readiness
 from proxy.loops.reconciler import Reconciler
 from proxy.loops.records import Records
 from proxy.loops.replayer import Replayer
+from proxy.loops.restart_history import RestartHistory
 from proxy.loops.routing import Route
 from proxy.loops.still_allowed import StillAllowed
 from proxy.loops.streamed_tries import Tries
@@ -232,6 +233,7 @@ class Assembly(Foundation):
             decision_rows=config.decisions.rows,
             decision_days=config.decisions.days,
         )
+        self.restart_history = RestartHistory(store=store, routing=self.routing, now=now, days=config.decisions.days)
 
     def _assemble_replaying(self, telling: Telling) -> None:
         config, store, now = self.config, self.store, self.now

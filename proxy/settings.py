@@ -252,7 +252,9 @@ class DecisionSettings:
     """The log of decisions, kept per workspace."""
 
     rows: Annotated[int, About("Decisions kept per workspace.", unit="rows", least=1)] = 10_000
-    days: Annotated[float, About("How long a decision is kept.", unit="days", least=_TICK, most=3660)] = 7.0
+    days: Annotated[
+        float, About("How long a decision, and the record of a restart, is kept.", unit="days", least=_TICK, most=3660)
+    ] = 7.0
     notes: Annotated[
         int, About("Refused and repeated requests noted per workspace and write; more are counted.", least=0)
     ] = 50

@@ -15,8 +15,9 @@ from proxy.core.workspace import Workspace, begin_restart
 from proxy.loops.changes import tell_changes
 from proxy.loops.driving import Driving
 from proxy.loops.records import Records
+from proxy.loops.restart_history import history_since
 from proxy.loops.restart_lines import RestartLines, numbers
-from proxy.loops.routing import Route, history_since
+from proxy.loops.routing import Route
 from proxy.runtimes import Runtime
 from proxy.telemetry import EventName, Telemetry
 

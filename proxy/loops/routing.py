@@ -412,9 +412,3 @@ class Routing:
         while self._finished and self._finished[0][0] < completed_before:
             _, workspace_id, (caller, key), deferral_id = self._finished.popleft()
             self.forget_key(workspace_id, caller, key, deferral_id)
-
-
-def history_since(route: Route, now: datetime) -> datetime:
-    """The instant before which no brake of this workspace looks at cycles."""
-    policy = route.effective.restart
-    return now - timedelta(seconds=max(policy.window, policy.backoff_reset, policy.debounce, 3600.0))

@@ -227,7 +227,7 @@ class Store(Journal, Outlooks, Pushes, TaskLists, Protocol):
         """Commit nothing durably and return the seconds that it took."""
 
     async def snapshot(self, *, restarts_since: datetime, completed_since: datetime) -> Snapshot:
-        """Read what a starting proxy needs: restarts that are open or younger, watches active or younger."""
+        """Read what a starting proxy needs: restarts that are open, younger or their workspace's newest, watches."""
 
     # Workspaces
 
@@ -296,6 +296,9 @@ class Store(Journal, Outlooks, Pushes, TaskLists, Protocol):
 
     async def restarts(self, workspace_id: str, *, limit: int, before: int | None = None) -> Sequence[Restart]:
         """The latest cycles, newest first; those of a lower generation than `before`, where it is given."""
+
+    async def trim_restarts(self, *, before: datetime, limit: int) -> int:
+        """Delete ended cycles that started earlier, oldest first, but no workspace's newest; return how many."""
 
     # Tokens
 

@@ -86,7 +86,7 @@ class MemoryStore(MemoryDelivery, MemoryPushes, MemoryTaskLists):
             restarts=[
                 cycle
                 for _, cycle in sorted(self._restarts.items())
-                if cycle.phase in OPEN_PHASES or cycle.started_at > restarts_since
+                if cycle.phase in OPEN_PHASES or cycle.started_at > restarts_since or self._is_newest(cycle)
             ],
             sizes=self._queues.sizes(),
             watched=self._queues.watched(completed_since),
@@ -238,6 +238,22 @@ class MemoryStore(MemoryDelivery, MemoryPushes, MemoryTaskLists):
             if cycle.workspace_id == workspace_id and (before is None or cycle.generation < before)
         ]
         return sorted(found, key=lambda cycle: -cycle.generation)[:limit]
+
+    async def trim_restarts(self, *, before: datetime, limit: int) -> int:
+        """See `Store.trim_restarts`."""
+        await self._turn()
+        old = [
+            key
+            for key, cycle in sorted(self._restarts.items(), key=lambda item: item[1].started_at)
+            if cycle.started_at < before and cycle.phase not in OPEN_PHASES and not self._is_newest(cycle)
+        ][:limit]
+        for key in old:
+            del self._restarts[key]
+        return len(old)
+
+    def _is_newest(self, cycle: Restart) -> bool:
+        ours = (each.generation for each in self._restarts.values() if each.workspace_id == cycle.workspace_id)
+        return cycle.generation == max(ours)
 
     # Tokens
 

@@ -267,6 +267,10 @@ class SqliteStore(SqlitePushes, SqliteTaskLists):
         """See `Store.restarts`."""
         return await self._read(partial(workspaces.restarts, workspace_id, limit, before))
 
+    async def trim_restarts(self, *, before: datetime, limit: int) -> int:
+        """See `Store.trim_restarts`."""
+        return await self._write(partial(workspaces.trim_restarts, before, limit))
+
     # Tokens
 
     async def add_token(self, token: TokenRecord) -> None:

@@ -1,26 +1,19 @@
 """What callers are told while a brake holds a restart, what becomes of what they sent, and who lets the brake go."""
 
-import asyncio
 import json
 
 import pytest
 from simulation.scripted import RESET, Reacts
 from simulation.suspects import GET_TASK, RUNNING, nobody_answers, restarted
-from simulation.world import World, at, clock, fails, message, simulated
+from simulation.world import World, fails, message, simulated
 
 from proxy.core.deferral import State
 from proxy.core.lifecycle import Desired, Status
 from proxy.core.outcome import DeadAction
 from proxy.core.workspace import Settings
-from proxy.runtimes import Exited, RuntimeFailure
+from proxy.runtimes import RuntimeFailure
 
 NO_COMMAND = RuntimeFailure("command_not_found", "there is no such command")
-
-
-async def exits(world: World) -> None:
-    incarnation = world.route().workspace.incarnation
-    world.app.on_exit(Exited(workspace_id="ws", incarnation=incarnation, exit_code=1, expected=False, at=at(clock())))
-    await asyncio.sleep(0.01)
 
 
 def status(world: World) -> Status:
@@ -39,7 +32,7 @@ async def test_a_caller_is_told_to_wait_until_the_backoff_ends_and_never_less_th
     await world.start({"restart.backoff": 100})
     nobody_answers(world)
     world.machine().starts.usual = NO_COMMAND
-    await exits(world)
+    await world.exits()
     await world.until(moment)
     reply = await world.call()
     assert (reply.status, reply.verdict, reply.restart) == (503, "dead; rule=exited", "backoff")
@@ -71,7 +64,7 @@ async def deferred_then_abandoned(world: World, **settings: object) -> str:
     await world.start(settings)
     nobody_answers(world)
     world.machine().starts.usual = NO_COMMAND
-    await exits(world)
+    await world.exits()
     reply = await world.call()
     assert reply.status == 202
     await world.eventually(lambda: status(world) is Status.ABANDONED)
@@ -144,7 +137,7 @@ async def test_a_seen_exit_is_not_undone_by_a_beat_of_the_life_that_ended(world:
     await world.start({"restart.intensity": 0, "restart.backoff": 1000, "restart.backoff_cap": 1000})
     nobody_answers(world)
     world.machine().starts.usual = NO_COMMAND
-    await exits(world)
+    await world.exits()
     await world.until(5)
     assert status(world) is Status.OFFLINE
     await world.request("POST", "/workspaces/ws/heartbeat", b'{"status": "ready", "boot_id": "first"}')

@@ -6,10 +6,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from simulation.world import Reacts, World, at, clock, fails, message, simulated
+from simulation.world import Reacts, World, clock, fails, message, simulated
 
 from proxy.core.lifecycle import Status
-from proxy.runtimes import Exited
 from proxy.store import Store, StoreFailure
 from proxy.telemetry import EventName
 
@@ -34,12 +33,6 @@ def failing(store: Store, *methods: str) -> Iterator[None]:
             delattr(store, method)
 
 
-async def exits(world: World) -> None:
-    incarnation = world.route().workspace.incarnation
-    world.app.on_exit(Exited(workspace_id="ws", incarnation=incarnation, exit_code=1, expected=False, at=at(clock())))
-    await asyncio.sleep(0.01)
-
-
 async def back(world: World) -> float:
     """Let everything work again; the seconds until the workspace is ready. What waited for it is answered, too."""
     world.agent().reacts.usual = Reacts()
@@ -59,8 +52,8 @@ async def test_a_restart_that_a_brake_held_back_happens_although_the_store_faile
     await world.start(QUICK)
     world.agent().reacts.usual = fails()
     world.machine().ready.usual = False
-    await exits(world)  # restarted at once
-    await exits(world)  # before it was ready: held back
+    await world.exits()  # restarted at once
+    await world.exits()  # before it was ready: held back
     assert world.app.background.pending("brake-ws")
     with failing(world.store, *methods):
         await asyncio.sleep(10)  # longer than the backoff
@@ -74,9 +67,9 @@ async def test_a_restart_that_is_held_back_happens_although_the_store_did_not_ta
     await world.start(QUICK)
     world.agent().reacts.usual = fails()
     world.machine().ready.usual = False
-    await exits(world)
+    await world.exits()
     with failing(world.store, "log"):
-        await exits(world)
+        await world.exits()
     assert not world.app.background.pending("brake-ws")
     assert await back(world) < 2 * SWEEP
 
@@ -90,7 +83,7 @@ async def test_an_exit_that_the_store_did_not_take_is_noted_when_it_does(
     await world.start(QUICK)
     world.agent().reacts.usual = fails()
     with failing(world.store, *methods):
-        await exits(world)
+        await world.exits()
         await asyncio.sleep(10)
     assert await back(world) < 2 * SWEEP
     assert len(world.told(EventName.WORKSPACE_EXITED)) == 1

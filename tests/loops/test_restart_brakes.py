@@ -6,12 +6,12 @@ from collections.abc import Mapping
 import pytest
 from simulation.scripted import Reacts
 from simulation.suspects import GET_TASK, nobody_answers, restarted
-from simulation.world import World, at, clock, message, simulated
+from simulation.world import World, at, message, simulated
 
 from proxy.core.decision import Trigger as LogTrigger
 from proxy.core.lifecycle import Status
 from proxy.core.restart import Trigger
-from proxy.runtimes import Exited, RuntimeFailure
+from proxy.runtimes import RuntimeFailure
 from proxy.telemetry import EventName
 
 NOTHING_SETTLES: Mapping[str, object] = {"policy.settle_hold": 0, "policy.settle_window": 0}
@@ -21,12 +21,6 @@ NOTHING_SETTLES: Mapping[str, object] = {"policy.settle_hold": 0, "policy.settle
 async def begun(world: World) -> list[float]:
     """Return the seconds at which restarts began, rounded."""
     return [round((cycle.started_at - at(0)).total_seconds(), 1) for cycle in await world.cycles()]
-
-
-async def exits(world: World) -> None:
-    incarnation = world.route().workspace.incarnation
-    world.app.on_exit(Exited(workspace_id="ws", incarnation=incarnation, exit_code=1, expected=False, at=at(clock())))
-    await asyncio.sleep(0.01)
 
 
 def is_ready(world: World) -> bool:
@@ -90,7 +84,7 @@ async def test_the_waits_between_failing_starts_double_until_the_workspace_is_ab
     await world.given()
     await world.start()
     world.machine().starts.usual = RuntimeFailure("command_not_found", "there is no such command")
-    await exits(world)
+    await world.exits()
     await world.until(600)
     assert await begun(world) == [0.0, 1.0, 3.0, 7.0, 15.0]
     row = await world.row()
@@ -103,7 +97,7 @@ async def test_without_a_limit_of_intensity_the_waits_go_on_at_their_cap(world: 
     await world.given()
     await world.start({"restart.intensity": 0, "restart.backoff_cap": 4})
     world.machine().starts.usual = RuntimeFailure("command_not_found", "there is no such command")
-    await exits(world)
+    await world.exits()
     await world.until(20)
     assert await begun(world) == [0.0, 1.0, 3.0, 7.0, 11.0, 15.0, 19.0]
 
@@ -115,7 +109,7 @@ async def test_a_workspace_that_gets_ready_and_exits_again_and_again_is_abandone
     await world.given()
     await world.start()
     for _ in range(6):
-        await exits(world)
+        await world.exits()
         await asyncio.sleep(5)
     assert await begun(world) == [0.0, 5.0, 10.0, 15.0, 20.0]
     assert (await world.row()).status is Status.ABANDONED
@@ -128,7 +122,7 @@ async def abandoned(world: World) -> None:
     world.agent().reacts.usual = Reacts()
     nobody_answers(world)
     world.machine().starts.usual = RuntimeFailure("command_not_found", "there is no such command")
-    await exits(world)
+    await world.exits()
     await world.until(20)
     assert (await world.row()).status is Status.ABANDONED
 
@@ -139,7 +133,7 @@ async def test_an_abandoned_workspace_refuses_new_requests_and_keeps_those_that_
     await world.start()
     nobody_answers(world)
     world.machine().starts.usual = RuntimeFailure("command_not_found", "there is no such command")
-    await exits(world)
+    await world.exits()
     early = await world.call(Prefer="respond-async")
     assert early.status == 202
     await world.until(20)
@@ -191,7 +185,7 @@ async def test_a_backoff_that_the_proxy_did_not_live_to_see_ends_in_its_next_lif
     await world.given()
     await world.start({"restart.backoff": 60})
     world.machine().starts.queue(RuntimeFailure("no_room", "no room"))
-    await exits(world)
+    await world.exits()
     await world.until(10)
     await world.crash()
     await world.start({"restart.backoff": 60})
@@ -266,7 +260,7 @@ async def test_an_exit_inside_an_announced_window_is_expected_and_one_after_it_i
     nobody_answers(world)
     assert await announce(world)
     await world.until(10)
-    await exits(world)
+    await world.exits()
     assert (await world.call(body=GET_TASK)).verdict == "busy; rule=restarting"
     await world.until(61)
     assert (await app.gate.ask(world.route(), LogTrigger.FORWARD)).header == "dead; rule=exited"

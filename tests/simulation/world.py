@@ -35,6 +35,7 @@ from proxy.core.lifecycle import RESTING, Status
 from proxy.core.restart import Restart
 from proxy.core.workspace import UrlSource, Workspace
 from proxy.loops.routing import Route
+from proxy.runtimes import Exited
 from proxy.store import Signs, Store
 from proxy.store.memory import MemoryStore
 from proxy.telemetry import Event, EventName, Telemetry
@@ -224,6 +225,13 @@ class World:
         await self.app.gate.aclose()
         await self.store.aclose()
         self._app = None
+
+    async def exits(self) -> None:
+        """The instance that hosts the workspace ends by itself, and its runtime says so."""
+        incarnation = self.route().workspace.incarnation
+        told = Exited(workspace_id="ws", incarnation=incarnation, exit_code=1, expected=False, at=at(clock()))
+        self.app.on_exit(told)
+        await asyncio.sleep(0.01)
 
     # Given
 

@@ -100,6 +100,8 @@ COMPLETED_BY_KEY = (
         ),
         ("restart", "SEARCH r USING INDEX sqlite_autoindex_restarts_1 (workspace=? AND generation=?)"),
         ("restarts_of", "SEARCH r USING INDEX sqlite_autoindex_restarts_1 (workspace=? AND generation<?)"),
+        ("restarts_newest", "SEARCH n USING COVERING INDEX sqlite_autoindex_restarts_1 (workspace=?)"),
+        ("trim_restarts", "SEARCH r USING INDEX restarts_started (started_at<?)"),
         ("trim_old", "SEARCH decisions USING COVERING INDEX decisions_age (at<?)"),
         ("trim_beyond", "SEARCH decisions USING COVERING INDEX decisions_workspace (workspace_id=? AND id<?)"),
         (
@@ -126,6 +128,7 @@ READS_ALL = {
     "signs": "SCAN w USING COVERING INDEX sqlite_autoindex_workspaces_1",
     "tokens": "SCAN tokens",
     "restarts_open": "SCAN r USING INDEX restarts_open",
+    "restarts_newest": "SCAN w USING COVERING INDEX sqlite_autoindex_workspaces_1",
     "sizes": "SCAN q USING INDEX queue_sizes_waiting",
     "due": "SCAN q USING INDEX queue_sizes_waiting",
     "stale": "SCAN q USING INDEX queue_sizes_waiting",

@@ -340,6 +340,10 @@ class Histories(RuleBasedStateMachine):
     def trim(self, age, rows):
         self.both(lambda store: store.trim_decisions(before=self.after(-age), rows=rows))
 
+    @rule(age=SECONDS, limit=st.integers(1, 3))
+    def trim_restarts(self, age, limit):
+        self.both(lambda store: store.trim_restarts(before=self.after(-age), limit=limit))
+
     # What can be seen at any time
 
     @invariant()

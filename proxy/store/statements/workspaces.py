@@ -159,6 +159,27 @@ RESTARTS_SINCE: Final = Statement(
     WHERE r.started_at > :since
     """,
 )
+RESTARTS_NEWEST: Final = Statement(
+    "restarts_newest",
+    "Read the newest restart of every workspace.",
+    """
+    SELECT {restart} FROM workspaces w CROSS JOIN restarts r ON r.workspace = w.number
+    WHERE r.generation = (SELECT MAX(n.generation) FROM restarts n WHERE n.workspace = w.number)
+    """,
+)
+TRIM_RESTARTS: Final = Statement(
+    "trim_restarts",
+    "Delete ended restarts that started before an instant, the oldest first; the newest of a workspace stays.",
+    """
+    DELETE FROM restarts WHERE (workspace, generation) IN (
+        SELECT r.workspace, r.generation FROM restarts r
+        WHERE r.started_at < :before AND r.phase NOT IN ('recorded', 'stopped', 'started')
+          AND r.generation < (SELECT MAX(n.generation) FROM restarts n WHERE n.workspace = r.workspace)
+        ORDER BY r.started_at LIMIT :limit
+    )
+    RETURNING generation
+    """,
+)
 
 TOKENS: Final = Statement(
     "tokens",

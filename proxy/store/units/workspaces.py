@@ -33,11 +33,13 @@ def snapshot(restarts_since: datetime, completed_since: datetime) -> Unit[Snapsh
     tokens = yield sql.TOKENS, {}
     opened = yield sql.RESTARTS_OPEN, {}
     since = yield sql.RESTARTS_SINCE, {"since": micros(restarts_since)}
+    newest = yield sql.RESTARTS_NEWEST, {}
     sizes = yield from queue_sizes()
     active = yield queue.WATCHES_ACTIVE, {}
     completed = yield queue.WATCHES_COMPLETED, {"since": micros(completed_since)}
     contexts = yield task_lists.CONTEXTS, {}
-    restarts = {(cycle.workspace_id, cycle.generation): cycle for cycle in map(rows.restart, [*opened, *since])}
+    known = map(rows.restart, [*opened, *since, *newest])
+    restarts = {(cycle.workspace_id, cycle.generation): cycle for cycle in known}
     return Snapshot(
         workspaces=[rows.workspace(row) for row in found],
         signs=dict(rows.signs(row) for row in signs),
@@ -146,6 +148,12 @@ def restart(workspace_id: str, generation: int) -> Unit[Restart | None]:
     """Read one."""
     found = yield sql.RESTART, {"workspace_id": workspace_id, "generation": generation}
     return rows.restart(found[0]) if found else None
+
+
+def trim_restarts(before: datetime, limit: int) -> Unit[int]:
+    """Delete ended restarts that started earlier, at most `limit`; the newest of a workspace stays."""
+    trimmed = yield sql.TRIM_RESTARTS, {"before": micros(before), "limit": limit}
+    return len(trimmed)
 
 
 def restarts(workspace_id: str, limit: int, before: int | None) -> Unit[Sequence[Restart]]:
