@@ -81,6 +81,8 @@ class ScriptedAgent:
         if b'"ListTasks"' in body and not self.lists:
             error = {"code": -32601, "message": "Method not found"}
             return web.json_response({"jsonrpc": "2.0", "id": json.loads(body)["id"], "error": error})
+        if request.method == "GET" and request.path.endswith("/tasks") and not self.lists:
+            return web.json_response({"error": {"code": 404, "status": "NOT_FOUND"}}, status=404)
         self.seen.append((request.method, request.raw_path, dict(request.headers), body))
         if self.handler is not None:
             return await self.handler(request)
