@@ -14,9 +14,9 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from proxy.runtimes import RuntimeFailure, sessions
 
@@ -24,7 +24,9 @@ OUTPUT_KEPT: Final = 4096
 """Bytes of a command's output that are kept, the newest ones; standard output and error are one."""
 
 _READ: Final = 65536
-_REAPED_WITHIN: Final = 0.5
+
+_dying: Final[set[asyncio.Task[None]]] = set()
+"""Ends that are waited for, whether or not anybody asks for them any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +79,7 @@ async def run(command: Sequence[str], *, env: Mapping[str, str], cwd: str | None
         try:
             child = await asyncio.shield(spawning)
         except asyncio.CancelledError:
-            spawning.add_done_callback(_discard)
-            await asyncio.wait([spawning])  # whoever is told of the end may begin again: nothing may run by then
+            await _seen_off(_discard(spawning))
             raise
         except OSError as problem:
             raise _refused(command[0], cwd, problem) from None
@@ -118,36 +119,44 @@ async def _await_end(child: "subprocess.Popen[bytes]", pipe: int, patience: floa
         async with asyncio.timeout(patience):
             await sessions.ended(pidfd)
     except TimeoutError:
-        _kill(child)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(sessions.KILL_PATIENCE):
-                await sessions.ended(pidfd)
+        await _seen_off(_kill(child))
         tail.read()
         raise TookTooLong(tail.text()) from None
-    except BaseException:
-        _kill(child)
+    except asyncio.CancelledError:
+        await _seen_off(_kill(child))
         raise
     finally:
         loop.remove_reader(pipe)
         os.close(pidfd)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel: init inherits it
-            child.wait(_REAPED_WITHIN)
+    code = child.wait()  # it is dead: that takes no time
     tail.read()
-    return Ran(code=child.returncode, output=tail.text())
+    return Ran(code=code, output=tail.text())
 
 
-def _kill(child: "subprocess.Popen[bytes]") -> None:
-    """Kill the group of a child that is not reaped yet, so that the number is still its."""
+async def _seen_off(ending: Coroutine[Any, Any, None]) -> None:
+    """Wait for an end: who is told of it may begin again. One that takes too long, in the kernel, is left to itself."""
+    task = asyncio.create_task(ending)
+    _dying.add(task)
+    task.add_done_callback(_dying.discard)
+    await asyncio.wait([task], timeout=sessions.KILL_PATIENCE)
+
+
+async def _kill(child: "subprocess.Popen[bytes]") -> None:
+    """Kill a child that is not reaped yet (so that the number is still its) with its group, and reap it."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
+    pidfd = os.pidfd_open(child.pid)
+    try:
+        await sessions.ended(pidfd)
+    finally:
+        os.close(pidfd)
+        child.poll()
 
 
-def _discard(spawning: "asyncio.Future[subprocess.Popen[bytes]]") -> None:
-    """Kill what was started for somebody who has left meanwhile."""
-    if not spawning.cancelled() and spawning.exception() is None:
-        _kill(spawning.result())
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            spawning.result().wait(_REAPED_WITHIN)
+async def _discard(spawning: "asyncio.Future[subprocess.Popen[bytes]]") -> None:
+    """Kill what is being started for somebody who has left meanwhile."""
+    with contextlib.suppress(OSError):
+        await _kill(await asyncio.shield(spawning))
 
 
 def _refused(program: str, cwd: str | None, problem: OSError) -> RuntimeFailure:

@@ -117,6 +117,7 @@ class Outside(runtimes.Runtime):
         self._verbs = verbs
         self._locks: dict[str, asyncio.Lock] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
+        self._unwatched: set[asyncio.Task[None]] = set()
 
     # --- the contract ---------------------------------------------------------------------------------------------
 
@@ -223,11 +224,9 @@ class Outside(runtimes.Runtime):
 
     async def aclose(self) -> None:
         """Stop watching; what runs outside keeps running."""
-        watches = list(self._watches.values())
-        for watch in watches:
-            watch.cancel()
-        await asyncio.gather(*watches, return_exceptions=True)
-        self._watches.clear()
+        for workspace_id in tuple(self._watches):
+            self._unwatch(workspace_id)
+        await asyncio.gather(*self._unwatched, return_exceptions=True)
 
     # --- start and stop -------------------------------------------------------------------------------------------
 
@@ -297,6 +296,8 @@ class Outside(runtimes.Runtime):
 
     def _unwatch(self, workspace_id: str) -> None:
         if (watch := self._watches.pop(workspace_id, None)) is not None:
+            self._unwatched.add(watch)  # a look that it was at is ended with it, which may take a moment
+            watch.add_done_callback(self._unwatched.discard)
             watch.cancel()
 
     async def _keep_watching(self, workspace_id: str, instance: Instance) -> None:
