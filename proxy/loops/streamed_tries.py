@@ -13,6 +13,9 @@ same try, and believed until its next incarnation. Whatever answers with JSON is
 A stream is read event by event; each batch is committed before the next is read, so a slow disk slows the agent down
 and nothing is told to a caller that could be lost. The reading ends where the task does, or where it waits for input
 or credentials: the rest is another request. A stream that ends before its task did is not an end; see `Heard`.
+
+A task is written whole with every batch. One that grows large word by word would be written ten thousand times, so the
+reading rests a little after a batch that was small beside its task (`rest_after`); what comes meanwhile is one batch.
 """
 
 import asyncio
@@ -42,6 +45,24 @@ Refuses = Callable[[int, bytes], bool]
 _OK: Final = 200
 _FIRST_OTHER: Final = 300
 _CHOSEN: Final = frozenset({b"accept", b"accept-encoding"})
+
+
+TASK_PACE: Final = 2 * 1024 * 1024
+"""Bytes of one task that are written in a second for events that are small beside it."""
+
+SHARE: Final = 8
+"""A batch is small whose events are less than the task's size divided by this."""
+
+LONGEST_REST: Final = 0.25
+"""Seconds; so much later than its agent told it, an event is told at most."""
+
+_SHORTEST_REST: Final = 0.005
+
+
+def rest_after(task: int, events: int) -> float:
+    """Seconds until more is read, after a batch of that many bytes was written with a task of that many bytes."""
+    rest = min((task - SHARE * events) / TASK_PACE, LONGEST_REST)
+    return rest if rest >= _SHORTEST_REST else 0.0
 
 
 class LeaseLost(Exception):  # noqa: N818 - it names what happened
@@ -195,6 +216,8 @@ class Tries:
                         return heard
                     if story.heard > before + 1:
                         limit.reschedule(None)
+                    if story.task is not None and (rest := rest_after(len(story.task.task_json), len(chunk))):
+                        await asyncio.sleep(rest)
             heard = await self.hear(deferral, story, body.end(), refuses if story.heard == before else None)
         except TimeoutError:
             return Heard.STILL

@@ -57,18 +57,20 @@ class Story:
         self._limits = limits
         self._deferral = deferral
         self._call = stored_call(deferral)
-        self._task = _task_before(deferral, self._call, so_far or int(continues), now())
+        before = _task_before(deferral, self._call, so_far or int(continues), now())
+        ours = {"task_id": deferral.task_id or "", "context_id": deferral.context_id or ""}
+        self._task = None if before is None else a2a.TaskSoFar(self._call, before, **ours)
         self.total = so_far
 
     @property
     def task(self) -> a2a.KeptTask | None:
         """The caller's task as far as the story goes; None for what is not A2A."""
-        return self._task
+        return None if self._task is None else self._task.kept()
 
     @property
     def rests(self) -> bool:
         """This try has told that the task has ended, or waits for somebody (A2A v1.0 section 4.1.3)."""
-        task = self._task
+        task = self._task  # not written for that
         return self._moved and task is not None and (task.terminal or task.state in WAITS)
 
     async def hear(self, events: Sequence[bytes], *, token: str, until: datetime) -> bool:
@@ -77,11 +79,9 @@ class Story:
         Raises:
             StoreFailure: none of it was kept; it may be heard again.
         """
-        task, taken, moved = self._task, [], False
+        task, taken, moved = self._draft(), [], False
         for event in events:
-            after = None if task is None else self._told(task, event)
-            if after is not None:
-                task = after
+            if task is not None and task.hear(event, self._now()):
                 taken.append(event)
                 moved = moved or a2a.tells_state(event)
         if not taken:
@@ -99,9 +99,9 @@ class Story:
         return True
 
     async def _append(
-        self, data: Sequence[bytes], task: a2a.KeptTask | None, token: str, until: datetime, limits: JournalLimits
+        self, data: Sequence[bytes], task: a2a.TaskSoFar | None, token: str, until: datetime, limits: JournalLimits
     ) -> Appended | None:
-        known = None if task is self._task else task
+        known = None if task is None else task.kept()
         events = Events(
             data=data,
             at=self._now(),
@@ -121,10 +121,11 @@ class Story:
             CallerError: 400: one of them is no A2A stream event, 413: the journal is full. None of them was kept.
             StoreFailure: none of them was kept.
         """
-        task = self._task
+        task = self._draft() if events else None
         for number, event in enumerate(events, self.total + 1):
-            if task is not None:
-                task = self._after(task, event, number)
+            if task is not None and not task.hear(event, self._now()):
+                text = f"event {number} is no A2A stream event; it and what came with it was not kept"
+                raise CallerError("BAD_EVENT", text, facts={"events": self.total})
         appended = await self._append(events, task, token, until, self._limits)
         if appended is not None and appended.full:
             raise CallerError(
@@ -134,27 +135,13 @@ class Story:
                 facts={"events": appended.total},
             )
         if appended is not None:
-            self._task, self.total = task, appended.total
+            self._task, self.total = task or self._task, appended.total
             self._followers.tell(self._deferral.id)
         return appended
 
-    def _told(self, task: a2a.KeptTask, event: bytes) -> a2a.KeptTask | None:
-        deferral = self._deferral
-        return a2a.told(
-            self._call,
-            task,
-            event,
-            task_id=deferral.task_id or "",
-            context_id=deferral.context_id or "",
-            at=self._now(),
-        )
-
-    def _after(self, task: a2a.KeptTask, event: bytes, number: int) -> a2a.KeptTask:
-        after = self._told(task, event)
-        if after is None:
-            text = f"event {number} is no A2A stream event; it and what came with it was not kept"
-            raise CallerError("BAD_EVENT", text, facts={"events": self.total})
-        return after
+    def _draft(self) -> a2a.TaskSoFar | None:
+        """The task to go on with; it becomes the story's own when what was heard is written."""
+        return None if self._task is None else self._task.copy()
 
 
 class Telling:

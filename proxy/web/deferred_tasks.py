@@ -263,14 +263,12 @@ class _Story:
     """What a stream that is passed on makes of an open task."""
 
     def __init__(self, call: a2a.Call, deferral: Deferral, now: Callable[[], datetime]) -> None:
-        self._call = call
-        self._deferral = deferral
         self._now = now
         known = deferral.task
         self._heard = False
-        self._task: a2a.KeptTask | None = None
+        self._task: a2a.TaskSoFar | None = None
         if known is not None:
-            self._task = a2a.KeptTask(
+            task = a2a.KeptTask(
                 task_json=known.json,
                 version=a2a.Version(known.version),
                 state=known.state,
@@ -278,27 +276,18 @@ class _Story:
                 upstream_task_id=None,
                 upstream_context_id=None,
             )
+            ours = {"task_id": deferral.task_id or "", "context_id": deferral.context_id or ""}
+            self._task = a2a.TaskSoFar(call, task, **ours)
 
     def hear(self, event: bytes) -> None:
         """One event, under the caller's ids."""
-        deferral = self._deferral
-        if self._task is None:
-            return
-        after = a2a.told(
-            self._call,
-            self._task,
-            event,
-            task_id=deferral.task_id or "",
-            context_id=deferral.context_id or "",
-            at=self._now(),
-        )
-        if after is not None and not after.refused:
-            self._task, self._heard = after, True
+        if self._task is not None and self._task.hear(event, self._now(), errors=False):
+            self._heard = True
 
     def news(self) -> a2a.KeptTask | None:
         """The task, if it was heard of since it was asked for last."""
         heard, self._heard = self._heard, False
-        return self._task if heard else None
+        return self._task.kept() if heard and self._task is not None else None
 
 
 def _lists_nothing(call: a2a.Call, status: int, answer: bytes) -> bool:

@@ -39,13 +39,18 @@ def submitted(call: a2a.Call) -> KeptTask:
 
 def after(call: a2a.Call, *events: Any) -> KeptTask:
     """The task after these events, each in a JSON-RPC envelope as servers send them."""
-    task = submitted(call)
+    task = begun(call)
     for event in events:
-        wrapped = json.dumps({"jsonrpc": "2.0", "id": "theirs", "result": event}).encode()
-        told = a2a.told(call, task, wrapped, task_id="ours", context_id="talk", at=AT)
-        assert told is not None, event
-        task = told
-    return task
+        assert task.hear(wrapped(event), AT), event
+    return task.kept()
+
+
+def begun(call: a2a.Call, task: KeptTask | None = None) -> a2a.TaskSoFar:
+    return a2a.TaskSoFar(call, task or submitted(call), task_id="ours", context_id="talk")
+
+
+def wrapped(event: Any) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": "theirs", "result": event}).encode()
 
 
 def shown(task: KeptTask) -> dict[str, Any]:
@@ -120,9 +125,9 @@ def test_another_context_of_the_agent_s_is_remembered() -> None:
 
 def test_an_event_without_its_envelope_is_an_event() -> None:
     call = call_of(Version.V10)
-    told = a2a.told(call, submitted(call), json.dumps(V10_TASK).encode(), task_id="ours", context_id="talk", at=AT)
-    assert told is not None
-    assert told.state == "working"
+    task = begun(call)
+    assert task.hear(json.dumps(V10_TASK).encode(), AT)
+    assert task.state == "working"
 
 
 def test_a_message_completes_and_an_error_fails_the_task() -> None:
@@ -131,9 +136,11 @@ def test_a_message_completes_and_an_error_fails_the_task() -> None:
     assert after(call, V10_TASK, message).upstream_task_id == "up"
     assert after(call, message).state == "completed"
     error = b'{"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":"broke"}}'
-    told = a2a.told(call, submitted(call), error, task_id="ours", context_id="talk", at=AT)
-    assert told is not None
-    assert told.state == "failed"
+    task = begun(call)
+    assert not task.hear(error, AT, errors=False)
+    assert (task.state, task.terminal) == ("submitted", False)
+    assert task.hear(error, AT)
+    assert (task.state, task.terminal) == ("failed", True)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +148,9 @@ def test_a_message_completes_and_an_error_fails_the_task() -> None:
 )
 def test_what_is_no_event_is_told_apart(event: bytes) -> None:
     call = call_of(Version.V10)
-    assert a2a.told(call, submitted(call), event, task_id="ours", context_id="talk", at=AT) is None
+    task = begun(call)
+    assert not task.hear(event, AT)
+    assert task.kept() == submitted(call)
 
 
 def test_the_answer_of_a_stream_is_the_stream_or_the_task_that_came_out_of_it() -> None:

@@ -259,7 +259,7 @@ def test_a_story_told_again_has_the_same_updates_at_the_same_places(events: list
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_kept_task_and_the_story_say_the_same(kind: str) -> None:
-    """What `told` keeps of the events leaves nothing but the status to tell at the end, files included."""
+    """What is kept of the events leaves nothing but the status to tell at the end, files included."""
     file = {
         "rpc03": {"kind": "file", "file": {"uri": "http://x/", "mimeType": "text/plain", "name": "x"}},
         "rest03": {"file": {"fileWithUri": "http://x/", "mimeType": "text/plain", "name": "x"}},
@@ -267,7 +267,7 @@ def test_the_kept_task_and_the_story_say_the_same(kind: str) -> None:
     said = {"taskId": "up", "contextId": "their-talk", "artifact": {"artifactId": "a", "parts": [file]}}
     update = {"kind": "artifact-update", **said} if kind == "rpc03" else {"artifactUpdate": said}
     send = call(kind)
-    kept = a2a.KeptTask(
+    first = a2a.KeptTask(
         task_json=a2a.submitted_task(send, task_id=OURS, context_id=CONTEXT, at=AT, text=""),
         version=send.version,
         state="submitted",
@@ -275,12 +275,11 @@ def test_the_kept_task_and_the_story_say_the_same(kind: str) -> None:
         upstream_task_id=None,
         upstream_context_id=None,
     )
-    told = narrator(kind)
+    task, told = a2a.TaskSoFar(send, first, task_id=OURS, context_id=CONTEXT), narrator(kind)
     for number, body in enumerate([event(kind, update), status(kind, "completed")], 1):
-        after = a2a.told(send, kept, body, task_id=OURS, context_id=CONTEXT, at=AT)
-        assert after is not None
-        kept = after
+        assert task.hear(body, AT)
         told.tell(number, body, AT)
+    kept = task.kept()
     (last,) = told.closing(kept.task_json, kept.version)
     assert last.status is not None
     (shown_file,) = json.loads(a2a.send_answer(call("rest10"), kept.task_json, kept.version))["task"]["artifacts"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from simulation.scripted import Reacts, streams
@@ -9,6 +10,7 @@ from simulation.streamed import answers, away, error, method_of, piece, send, st
 from simulation.world import World, simulated
 
 from proxy.core.deferral import State
+from proxy.loops.streamed_tries import rest_after
 from proxy.store.journal import GAP
 
 # --- told event by event ---------------------------------------------------------------------------------------------
@@ -68,6 +70,44 @@ async def test_an_error_that_ends_a_stream_fails_the_task(world: World) -> None:
         "failed",
         "The agent answered with an error: it hurts",
     )
+
+
+@pytest.mark.parametrize(
+    ("task", "events", "rest"),
+    [
+        (0, 0, 0),
+        (10_000, 20, 0),
+        (20_971, 0, 0.01),
+        (209_715, 0, 0.1),
+        (209_715, 13_107, 0.05),
+        (209_715, 26_215, 0),
+        (50_000_000, 100, 0.25),
+    ],
+)
+def test_the_reading_rests_after_a_batch_that_is_small_beside_its_task(task: int, events: int, rest: float) -> None:
+    assert rest_after(task, events) == pytest.approx(rest, abs=0.0005)
+
+
+@simulated
+async def test_a_long_answer_told_word_by_word_is_not_written_with_every_word(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = await away(world)
+    words = [part for number in range(100) for part in (0.001, piece(f"{number} ", append=True))]
+    await scene.comes_back(streams(task(), piece("x" * 400_000), *words, status("COMPLETED")))
+    written = 0
+    append = world.store.append_events
+
+    async def counted(*said: Any, **more: Any) -> Any:
+        nonlocal written
+        written += 1
+        return await append(*said, **more)
+
+    monkeypatch.setattr(world.store, "append_events", counted)
+    done = await scene.ended(within=10)
+    assert text_of(done) == "x" * 400_000 + "".join(f"{number} " for number in range(100))
+    assert [event.sequence for event in await world.store.journal(done.id, after=100)] == [101, 102, 103]
+    assert written < 10
 
 
 @simulated

@@ -148,11 +148,36 @@ class _Answer:
             raise UpstreamFailure(Outcome.LOST, "eof")
         if not self._reaction.parts:
             yield self._reaction.body
+        came: list[bytes] = []
+        news = asyncio.Event()
+
+        def said(telling: asyncio.Task[None]) -> None:
+            _ = telling.cancelled() or telling.exception()  # nobody is left to hear of it when the reader has gone
+            news.set()
+
+        saying = asyncio.create_task(self._say(came, news))
+        saying.add_done_callback(said)
+        try:
+            while not saying.done() or came:
+                await news.wait()
+                news.clear()
+                if came:
+                    together = b"".join(came)
+                    came.clear()
+                    yield together
+            saying.result()
+        finally:
+            saying.cancel()
+
+    async def _say(self, came: list[bytes], news: asyncio.Event) -> None:
+        """Say one part after the other, in the agent's own time; what nobody reads meanwhile is read together."""
         for part in self._reaction.parts:
             if isinstance(part, UpstreamFailure):
                 raise UpstreamFailure(part.outcome, part.reason)
             if isinstance(part, bytes):
-                yield part
+                came.append(part)
+                news.set()
+                await asyncio.sleep(0)
             elif isinstance(part, asyncio.Event):
                 await part.wait()
             else:

@@ -11,7 +11,7 @@ Knows nothing of sockets, stores, liveness and time. Versions 0.3 and 1.0, over 
 | `members` | JSON objects whose untouched values keep their bytes |
 | `shapes`, `protojson03` | the shapes of tasks and the ways between them |
 | `tasks`, `keeping` | tasks we answer with; what is kept of an agent's answer |
-| `streaming` | what stream events make of a task |
+| `streaming`, `growing` | what stream events make of a task; a task that grows with each |
 | `streams` | what stream events become for the caller of a deferred send |
 | `asking` | the send as a stream; what Holdfast asks an agent about a task |
 | `push` | push notification configurations, and the notifications themselves |
@@ -59,7 +59,7 @@ from proxy.core.a2a.renaming import rename_answer, rename_members, rename_tail, 
 from proxy.core.a2a.schemes import credential_headers, credential_headers_of
 from proxy.core.a2a.shapes import TERMINAL, id_of
 from proxy.core.a2a.signed_card import sign_card
-from proxy.core.a2a.streaming import streamed_answer, tells_state, told
+from proxy.core.a2a.streaming import TaskSoFar, streamed_answer, tells_state
 from proxy.core.a2a.streams import BEGINNING, RESTING, Narrator, Place, Update, read_place, update_item
 from proxy.core.a2a.tasks import (
     continued_task,
@@ -89,6 +89,7 @@ __all__ = [
     "Operation",
     "Place",
     "PushConfig",
+    "TaskSoFar",
     "Update",
     "Version",
     "bad_push_config",
@@ -138,7 +139,6 @@ __all__ = [
     "task_not_found",
     "task_notification",
     "tells_state",
-    "told",
     "update_item",
     "with_context",
 ]
