@@ -28,6 +28,8 @@ TERMINAL = frozenset({"completed", "failed", "canceled", "rejected"})
 OK = 200
 CANCEL_WAIT = 4.0
 """Seconds that a cancel waits for a try under way; Python's SDK clients give up after five."""
+DIALLING = 1.0
+"""Seconds that it waits for the try of a later message to a task that the agent has: nobody answers it, perhaps."""
 CANCEL_LOOK = 0.5
 """Seconds between two looks at a deferral that another process may have leased: nobody rings for that one."""
 MOST_OF_A_TASK = 1000
@@ -171,7 +173,8 @@ class Tasks:
 
         While one is being tried nobody knows yet whether the agent gets it: once the agent has named the task it is
         asked; until then the outcome of that try is waited for, but not for long. What the agent then works on without
-        having named its task cannot be canceled.
+        having named its task cannot be canceled. A later message to a task that the agent has named already may find
+        it away; the outcome of its try is waited for a moment, too, before the agent is asked.
         """
         withdrawn = at_agent = False
         known = await self._store.deferrals_of_task(route.id, deferral.task_id or "", limit=MOST_OF_A_TASK)
@@ -200,6 +203,7 @@ class Tasks:
         self, route: Route | None, deferral: Deferral, reason: str, decision: Decision | None = None
     ) -> tuple[Deferral, bool, bool]:
         """The same, with a third word: whether the agent turned out to have the task (asked only with a route)."""
+        dialling = asyncio.get_running_loop().time() + DIALLING
         with self._deferring.followers.follow(deferral.id) as following, suppress(TimeoutError):
             async with asyncio.timeout(CANCEL_WAIT):
                 while deferral.state in ACTIVE:
@@ -210,7 +214,9 @@ class Tasks:
                     if deferral.state is not State.LEASED:
                         continue
                     if route is not None and await self._is_named(route, deferral):
-                        return deferral, False, True
+                        is_there = deferral.upstream_task_id is not None
+                        if is_there or asyncio.get_running_loop().time() >= dialling:
+                            return deferral, False, True
                     await following.news(CANCEL_LOOK)
         return deferral, False, False
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from web.dialects import ALL, JSONRPC, JSONRPC_OLD, NOT_CANCELABLE, NOT_FOUND, UNSUPPORTED, Dialect, Request, Said
 from web.harness import ADMIN_TOKEN, Harness, ScriptedAgent
+from web.pollers import until
 from web.task_agent import TaskAgent
 
 from proxy.core import a2a
@@ -411,6 +412,34 @@ async def test_a_cancel_that_crosses_the_agents_answer_is_the_agents_to_answer(
     await scene.come_back()
     found = await proxy.app.tasks.cancel(route, crossed)
     assert (found.at_agent, found.withdrawn, found.deferral.state) == (True, False, "completed")
+
+
+async def test_a_task_whose_next_message_is_just_being_tried_in_vain_is_canceled_with_it(
+    proxy: Harness, agent: ScriptedAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await proxy.enroll("a", url=agent.url, unmanaged_away="defer")
+    scene = Scene(proxy, TaskAgent(agent, JSONRPC), JSONRPC, await proxy.client())
+    monkeypatch.setattr("proxy.loops.tasks.DIALLING", 20.0)
+    monkeypatch.setattr("proxy.loops.tasks.CANCEL_WAIT", 20.0)
+    task = await scene.deferred("ask")
+    await scene.leave()
+    send, trying, go = proxy.app.replayer._tries.send, asyncio.Event(), asyncio.Event()
+
+    async def slowly(*said: Any) -> Any:
+        trying.set()
+        await go.wait()
+        return await send(*said)
+
+    monkeypatch.setattr(proxy.app.replayer._tries, "send", slowly)
+    await scene.send("blue", taskId=task.id)
+    await trying.wait()
+    canceling = asyncio.create_task(scene.cancel(task.id))
+    latest = await proxy.app.store.deferral_of_task("a", task.id)
+    assert latest is not None
+    await until(lambda: latest.id in proxy.app.deferring.followers)
+    go.set()
+    assert (await canceling).state == "canceled"
+    assert [op for op, _ in scene.agent.heard] == ["send"]
 
 
 # Push notification configurations
