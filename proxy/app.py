@@ -18,7 +18,6 @@ from typing import Any
 from proxy.clock import JumpKind
 from proxy.core.errors import CallerError
 from proxy.doors import Doors
-from proxy.loops import restart_history
 from proxy.loops.routing import Route
 from proxy.runtimes import Exited
 from proxy.store import StoreFailure
@@ -29,7 +28,7 @@ from proxy.web import bodies
 LEASE_SWEEP = 5.0
 EXPIRY_SWEEP = 5.0
 RETENTION_SWEEP = 60.0
-RESTARTS_SWEEP = 3600.0
+RESTARTS_SWEEP = 600.0
 RESUMED_AT_ONCE = 100
 
 
@@ -75,7 +74,7 @@ class App(Doors):
         await self._amend(now)
         completed = timedelta(seconds=config.queue.idempotency_retention)
         self.routing.fill(
-            await self.store.snapshot(restarts_since=now - restart_history.USUAL, completed_since=now - completed)
+            await self.store.snapshot(restarts_since=now - self.restart_history.usual, completed_since=now - completed)
         )
         await self.restart_history.recall()
         admin_digest, made = await self.mint.admin_token(config.admin_token, self.routing, self.store)

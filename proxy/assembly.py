@@ -233,7 +233,13 @@ class Assembly(Foundation):
             decision_rows=config.decisions.rows,
             decision_days=config.decisions.days,
         )
-        self.restart_history = RestartHistory(store=store, routing=self.routing, now=now, days=config.decisions.days)
+        self.restart_history = RestartHistory(
+            store=store,
+            routing=self.routing,
+            now=now,
+            usual=config.restart_policy(),
+            days=config.decisions.days,
+        )
 
     def _assemble_replaying(self, telling: Telling) -> None:
         config, store, now = self.config, self.store, self.now

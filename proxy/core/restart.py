@@ -18,11 +18,15 @@ runtime is called, so that a crash finds it again.
 Admin restarts and configuration writes are neither debounced nor counted. Any limit that is 0 is off.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import islice, takewhile
 
 MIN_RETRY_AFTER = 15
+MOST_DOUBLINGS = 30
+"""Of the wait between failing starts, whatever its cap is."""
 
 
 class Trigger(StrEnum):
@@ -166,22 +170,23 @@ def counted(history: History, since: datetime) -> tuple[Restart, ...]:
 
 def failed_in_a_row(history: History) -> int:
     """How many of the latest cycles failed one after the other."""
-    failures = 0
-    for cycle in reversed(history.cycles):
-        if cycle.phase is not Phase.FAILED:
-            break
-        failures += 1
-    return failures
+    return len(failures(history.cycles))
+
+
+def failures(cycles: Sequence[Restart]) -> Sequence[Restart]:
+    """The latest cycles that failed one after the other, the newest first; as many as make the longest wait."""
+    failed = takewhile(lambda cycle: cycle.phase is Phase.FAILED, reversed(cycles))
+    return tuple(islice(failed, MOST_DOUBLINGS + 1))
 
 
 def next_allowed(history: History, policy: RestartPolicy, now: datetime) -> datetime:
     """The instant at which backoff allows the next start: after n failed cycles in a row, backoff x 2^(n-1)."""
-    failures = failed_in_a_row(history)
-    if failures == 0 or policy.backoff <= 0:
+    failed = failed_in_a_row(history)
+    if failed == 0 or policy.backoff <= 0:
         return now
     last = history.cycles[-1]
     ended = last.finished_at or last.started_at
     if policy.backoff_reset > 0 and now - ended >= timedelta(seconds=policy.backoff_reset):
         return now
-    delay = min(policy.backoff * 2.0 ** min(failures - 1, 30), policy.backoff_cap)
+    delay = min(policy.backoff * 2.0 ** (failed - 1), policy.backoff_cap)
     return ended + timedelta(seconds=delay)

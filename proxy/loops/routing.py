@@ -24,7 +24,7 @@ from proxy.core.lifecycle import SERVING, Desired
 from proxy.core.liveness import Previous
 from proxy.core.outcome import DeadAction, Redelivery, UnmanagedAway
 from proxy.core.presets import LivenessPolicy, policy_from
-from proxy.core.restart import OPEN_PHASES, Restart, RestartPolicy, Trigger
+from proxy.core.restart import OPEN_PHASES, Restart, RestartPolicy, Trigger, failures
 from proxy.core.tokens import Owner, TokenKind
 from proxy.core.workspace import DeliveryMode, Settings, Workspace
 from proxy.loops.foreign_contexts import ForeignContexts
@@ -171,15 +171,17 @@ class Route:
         )
         self.unwritten[self.workspace.id] = self
 
-    def note_cycle(self, cycle: Restart) -> None:
-        """Put a restart record in its place, newest last."""
-        rest = tuple(known for known in self.cycles if known.generation != cycle.generation)
-        self.cycles = tuple(sorted((*rest, cycle), key=lambda known: known.generation))
+    def note_cycle(self, *cycles: Restart) -> None:
+        """Put restart records in their places, newest last."""
+        known = {cycle.generation: cycle for cycle in (*self.cycles, *cycles)}
+        self.cycles = tuple(known[generation] for generation in sorted(known))
 
     def forget_cycles(self, before: datetime) -> None:
-        """Drop ended cycles that no brake counts any more; the last one always stays."""
-        kept = [cycle for cycle in self.cycles[:-1] if cycle.started_at >= before]
-        self.cycles = (*kept, *self.cycles[-1:])
+        """Drop ended cycles that nothing looks at any more; the last one, and the last start of ours, always stay."""
+        started = [cycle for cycle in self.cycles if cycle.trigger is not Trigger.ANNOUNCED]
+        ended = [cycle for cycle in self.cycles if cycle.phase not in OPEN_PHASES]
+        lasting = {cycle.generation for cycle in (*self.cycles[-1:], *started[-1:], *failures(ended))}
+        self.cycles = tuple(cycle for cycle in self.cycles if cycle.started_at >= before or cycle.generation in lasting)
 
     def alive_lately(self, now: datetime) -> bool:
         """A sign of life within the recent window, its limit included."""

@@ -54,13 +54,18 @@ SHARE: Final = 8
 """A batch is small whose events are less than the task's size divided by this."""
 
 LONGEST_REST: Final = 0.25
-"""Seconds; so much later than its agent told it, an event is told at most."""
+"""Seconds that one rest takes at most."""
+
+BURST: Final = 65_536
+"""Bytes of events after which nobody rests: what comes in such pieces is few batches as it is."""
 
 _SHORTEST_REST: Final = 0.005
 
 
 def rest_after(task: int, events: int) -> float:
     """Seconds until more is read, after a batch of that many bytes was written with a task of that many bytes."""
+    if events >= BURST:
+        return 0.0
     rest = min((task - SHARE * events) / TASK_PACE, LONGEST_REST)
     return rest if rest >= _SHORTEST_REST else 0.0
 
@@ -206,24 +211,35 @@ class Tries:
             LeaseLost: the deferral is somebody else's by now.
         """
         body = EventBody(STREAM, most=self._answer_limit)
-        before = story.heard
+        before, unwritten = story.heard, 0
         try:
             async with asyncio.timeout(patience) as limit:
                 async for chunk in answer.chunks():
-                    refusable = refuses if story.heard == before else None
+                    refusable, known = refuses if story.heard == before else None, story.heard
                     heard = await self.hear(deferral, story, body.feed(chunk), refusable)
                     if heard is not None:
                         return heard
                     if story.heard > before + 1:
                         limit.reschedule(None)
-                    if story.task is not None and (rest := rest_after(len(story.task.task_json), len(chunk))):
-                        await asyncio.sleep(rest)
+                    unwritten += len(chunk)
+                    if story.heard > known:
+                        await self._rest(story, unwritten, limit)
+                        unwritten = 0
             heard = await self.hear(deferral, story, body.end(), refuses if story.heard == before else None)
         except TimeoutError:
             return Heard.STILL
         except CallerError as problem:
             raise UpstreamFailure(Outcome.LOST, "too_large", "an event of the stream is too large") from problem
         return heard or Heard.OPEN
+
+    @staticmethod
+    async def _rest(story: Story, written: int, limit: asyncio.Timeout) -> None:
+        """Rest after a batch was written, if it was small beside its task; that is no lack of news of the agent's."""
+        rest = rest_after(len(story.task.task_json), written) if story.task is not None else 0.0
+        if rest:
+            if (end := limit.when()) is not None:
+                limit.reschedule(end + rest)
+            await asyncio.sleep(rest)
 
     async def hear(
         self, deferral: Deferral, story: Story, events: Sequence[bytes], refuses: Refuses | None = None

@@ -6,7 +6,7 @@ Theory of operation. The command's program is what is waited for, through a pidf
 program leaves in the background may keep the pipe open for ever. Of the output only the newest bytes are kept, and it
 is read all the time, so that nobody blocks on a full pipe. A command that takes too long, or whose caller leaves, is
 killed with its process group while its pid is still its own (it is reaped afterwards); the caller learns its end only
-when that is done, be it that the program was still being spawned.
+when that is done, be it that the program was still being spawned; not later than `sessions.KILL_PATIENCE`.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ OUTPUT_KEPT: Final = 4096
 
 _READ: Final = 65536
 
-_dying: Final[set[asyncio.Task[None]]] = set()
+_dying: Final[set[asyncio.Task[object]]] = set()
 """Ends that are waited for, whether or not anybody asks for them any more."""
 
 
@@ -113,39 +113,59 @@ async def _await_end(child: "subprocess.Popen[bytes]", pipe: int, patience: floa
         if not tail.read():
             loop.remove_reader(pipe)
 
-    pidfd = os.pidfd_open(child.pid)
+    try:
+        pidfd = os.pidfd_open(child.pid)
+    except OSError as problem:
+        _strike(child)
+        await _seen_off(asyncio.to_thread(child.wait))
+        raise RuntimeFailure("system", f"the program cannot be watched: {problem.strerror}") from None
     loop.add_reader(pipe, more)
     try:
         async with asyncio.timeout(patience):
             await sessions.ended(pidfd)
     except TimeoutError:
-        await _seen_off(_kill(child))
+        await _seen_off(_kill(child, pidfd))
         tail.read()
         raise TookTooLong(tail.text()) from None
     except asyncio.CancelledError:
-        await _seen_off(_kill(child))
+        await _seen_off(_kill(child, pidfd))
         raise
     finally:
         loop.remove_reader(pipe)
-        os.close(pidfd)
+    os.close(pidfd)
     code = child.wait()  # it is dead: that takes no time
     tail.read()
     return Ran(code=code, output=tail.text())
 
 
-async def _seen_off(ending: Coroutine[Any, Any, None]) -> None:
-    """Wait for an end: who is told of it may begin again. One that takes too long, in the kernel, is left to itself."""
+async def _seen_off(ending: Coroutine[Any, Any, object]) -> None:
+    """Wait for an end, also for who is told to leave: who is told of it may begin again.
+
+    One that takes longer than `sessions.KILL_PATIENCE`, stuck in the kernel, is left to itself.
+    """
+    loop = asyncio.get_running_loop()
     task = asyncio.create_task(ending)
     _dying.add(task)
     task.add_done_callback(_dying.discard)
-    await asyncio.wait([task], timeout=sessions.KILL_PATIENCE)
+    deadline, leaves = loop.time() + sessions.KILL_PATIENCE, False
+    while not task.done() and loop.time() < deadline:
+        try:
+            await asyncio.wait([task], timeout=deadline - loop.time())
+        except asyncio.CancelledError:
+            leaves = True
+    if leaves:
+        raise asyncio.CancelledError
 
 
-async def _kill(child: "subprocess.Popen[bytes]") -> None:
-    """Kill a child that is not reaped yet (so that the number is still its) with its group, and reap it."""
+def _strike(child: "subprocess.Popen[bytes]") -> None:
+    """Kill a child that is not reaped yet, so that the number is still its, with its group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
-    pidfd = os.pidfd_open(child.pid)
+
+
+async def _kill(child: "subprocess.Popen[bytes]", pidfd: int) -> None:
+    """Kill a child and reap it; the descriptor is closed then."""
+    _strike(child)
     try:
         await sessions.ended(pidfd)
     finally:
@@ -155,8 +175,12 @@ async def _kill(child: "subprocess.Popen[bytes]") -> None:
 
 async def _discard(spawning: "asyncio.Future[subprocess.Popen[bytes]]") -> None:
     """Kill what is being started for somebody who has left meanwhile."""
-    with contextlib.suppress(OSError):
-        await _kill(await asyncio.shield(spawning))
+    try:
+        child = await asyncio.shield(spawning)
+    except Exception:  # noqa: BLE001 - whatever kept it from starting, nobody asks any more
+        return
+    _strike(child)
+    await asyncio.to_thread(child.wait)
 
 
 def _refused(program: str, cwd: str | None, problem: OSError) -> RuntimeFailure:

@@ -227,7 +227,7 @@ class Store(Journal, Outlooks, Pushes, TaskLists, Protocol):
         """Commit nothing durably and return the seconds that it took."""
 
     async def snapshot(self, *, restarts_since: datetime, completed_since: datetime) -> Snapshot:
-        """Read what a starting proxy needs: restarts that are open, younger or their workspace's newest, watches."""
+        """Read what a starting proxy needs: restarts open, younger or a workspace's last, watches active or younger."""
 
     # Workspaces
 
@@ -297,8 +297,8 @@ class Store(Journal, Outlooks, Pushes, TaskLists, Protocol):
     async def restarts(self, workspace_id: str, *, limit: int, before: int | None = None) -> Sequence[Restart]:
         """The latest cycles, newest first; those of a lower generation than `before`, where it is given."""
 
-    async def trim_restarts(self, *, before: datetime, limit: int) -> int:
-        """Delete ended cycles that started earlier, oldest first, but no workspace's newest; return how many."""
+    async def trim_restarts(self, *, after: datetime | None, before: datetime, limit: int) -> datetime | None:
+        """Delete, of a page of old cycles, the ended ones but a workspace's last; return where to go on, None: done."""
 
     # Tokens
 

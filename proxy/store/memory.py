@@ -10,12 +10,12 @@ call is a transaction.
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from proxy.core.decision import Decision
 from proxy.core.deferral import Deferral, State, StoredTask
 from proxy.core.lifecycle import Desired
-from proxy.core.restart import OPEN_PHASES, Restart
+from proxy.core.restart import OPEN_PHASES, Restart, Trigger
 from proxy.core.workspace import Workspace
 from proxy.store import (
     WORKSPACE_TOKEN,
@@ -86,7 +86,7 @@ class MemoryStore(MemoryDelivery, MemoryPushes, MemoryTaskLists):
             restarts=[
                 cycle
                 for _, cycle in sorted(self._restarts.items())
-                if cycle.phase in OPEN_PHASES or cycle.started_at > restarts_since or self._is_newest(cycle)
+                if cycle.phase in OPEN_PHASES or cycle.started_at > restarts_since or self._is_lasting(cycle)
             ],
             sizes=self._queues.sizes(),
             watched=self._queues.watched(completed_since),
@@ -239,21 +239,22 @@ class MemoryStore(MemoryDelivery, MemoryPushes, MemoryTaskLists):
         ]
         return sorted(found, key=lambda cycle: -cycle.generation)[:limit]
 
-    async def trim_restarts(self, *, before: datetime, limit: int) -> int:
+    async def trim_restarts(self, *, after: datetime | None, before: datetime, limit: int) -> datetime | None:
         """See `Store.trim_restarts`."""
         await self._turn()
-        old = [
-            key
-            for key, cycle in sorted(self._restarts.items(), key=lambda item: item[1].started_at)
-            if cycle.started_at < before and cycle.phase not in OPEN_PHASES and not self._is_newest(cycle)
-        ][:limit]
-        for key in old:
-            del self._restarts[key]
-        return len(old)
+        moments = sorted(cycle.started_at for cycle in self._restarts.values())
+        page = [at for at in moments if (after is None or at >= after) and at < before][:limit]
+        for key, cycle in list(self._restarts.items()):
+            is_old = page and page[0] <= cycle.started_at <= page[-1]
+            if is_old and cycle.phase not in OPEN_PHASES and not self._is_lasting(cycle):
+                del self._restarts[key]
+        return page[-1] + timedelta(microseconds=1) if len(page) == limit else None
 
-    def _is_newest(self, cycle: Restart) -> bool:
-        ours = (each.generation for each in self._restarts.values() if each.workspace_id == cycle.workspace_id)
-        return cycle.generation == max(ours)
+    def _is_lasting(self, cycle: Restart) -> bool:
+        """The last of its workspace, or the last that no agent announced."""
+        ours = [each for each in self._restarts.values() if each.workspace_id == cycle.workspace_id]
+        started = [each.generation for each in ours if each.trigger is not Trigger.ANNOUNCED]
+        return cycle.generation in {max(each.generation for each in ours), max(started, default=0)}
 
     # Tokens
 

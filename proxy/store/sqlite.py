@@ -267,9 +267,9 @@ class SqliteStore(SqlitePushes, SqliteTaskLists):
         """See `Store.restarts`."""
         return await self._read(partial(workspaces.restarts, workspace_id, limit, before))
 
-    async def trim_restarts(self, *, before: datetime, limit: int) -> int:
+    async def trim_restarts(self, *, after: datetime | None, before: datetime, limit: int) -> datetime | None:
         """See `Store.trim_restarts`."""
-        return await self._write(partial(workspaces.trim_restarts, before, limit))
+        return await self._write(partial(workspaces.trim_restarts, after, before, limit))
 
     # Tokens
 

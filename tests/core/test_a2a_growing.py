@@ -95,7 +95,7 @@ def test_what_is_not_touched_keeps_its_bytes() -> None:
     )
 
 
-def test_a_list_that_grows_is_read_once() -> None:
+def test_a_list_grows_apart_from_its_copy() -> None:
     listed = GrowingList(Raw(b"[1, 2]"))
     other = listed.copy()
     listed.add([Raw(b'"three"')])

@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from simulation.world import World, simulated
 
 from proxy.loops.foreign_contexts import ForeignContexts
 
@@ -39,3 +40,12 @@ def test_it_holds_the_newest_and_no_more(most: int, learnt: list[tuple[str | Non
         if len(model) < most:
             model.setdefault((caller, ours), theirs)
     assert {(who, ours): theirs for who in (None, "a", "b") for ours, theirs in names.of(who).items()} == model
+
+
+@simulated
+async def test_as_many_are_remembered_of_a_workspace_as_is_configured(world: World) -> None:
+    await world.given()
+    app = await world.start({"queue.contexts": 1})
+    app.routing.know_context("ws", "a", "first", "1")
+    app.routing.know_context("ws", "a", "second", "2")
+    assert world.route().foreign_contexts.of("a") == {"second": "2"}

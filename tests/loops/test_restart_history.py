@@ -1,5 +1,7 @@
 """What a starting proxy knows of earlier restarts, and which records of them are kept."""
 
+from dataclasses import replace
+
 import pytest
 from simulation.world import World, at, simulated
 
@@ -7,12 +9,13 @@ from proxy.core.lifecycle import Status
 from proxy.core.restart import Phase, Restart, Trigger
 from proxy.core.workspace import Settings
 from proxy.loops import restart_history
+from proxy.runtimes import Exited, RuntimeFailure
 
 HOUR, DAY = 3600.0, 86_400.0
 
 
-def past(*moments: float) -> tuple[Restart, ...]:
-    """Cycles that verdicts asked for, and that ended well."""
+def past(*moments: float, phase: Phase = Phase.FINISHED) -> tuple[Restart, ...]:
+    """Cycles that verdicts asked for, and that have ended."""
     return tuple(
         Restart(
             workspace_id="ws",
@@ -21,7 +24,7 @@ def past(*moments: float) -> tuple[Restart, ...]:
             trigger=Trigger.VERDICT,
             reason="",
             rule="exited",
-            phase=Phase.FINISHED,
+            phase=phase,
             started_at=at(moment),
             finished_at=at(moment + 1),
         )
@@ -73,9 +76,9 @@ async def test_the_newest_restart_is_known_however_long_ago_it_was(world: World)
 async def test_records_are_kept_as_long_as_decisions(world: World) -> None:
     await given(world, past(-9 * DAY, -8 * DAY, -7 * DAY + 2 * HOUR, -DAY))
     await world.start()
-    await world.until(HOUR + 1)
+    await world.until(0.5 * HOUR)
     assert await kept(world) == [3, 4]
-    await world.until(3 * HOUR + 1)
+    await world.until(2.5 * HOUR)
     assert await kept(world) == [4]
 
 
@@ -94,3 +97,29 @@ async def test_what_a_brake_looks_back_at_is_kept_longer(world: World, monkeypat
     await world.start({"restart.window": 30 * DAY})
     await world.until(HOUR + 1)
     assert await kept(world) == [3, 4]
+
+
+@simulated
+async def test_starts_that_failed_in_a_row_count_however_long_ago_the_first_was(world: World) -> None:
+    await given(world, past(*(-number * HOUR for number in (9, 7, 5, 3)), phase=Phase.FAILED))
+    waits = {"restart.backoff": 600, "restart.backoff_cap": DAY, "restart.backoff_reset": 4 * HOUR}
+    await world.start({**waits, "restart.intensity": 0})
+    assert [cycle.generation for cycle in world.route().cycles] == [1, 2, 3, 4]
+    world.machine().starts.usual = RuntimeFailure("command_not_found", "there is no such command")
+    await world.exits()
+    await world.until(4 * HOUR)
+    begun = [cycle.started_at for cycle in await world.cycles() if cycle.generation > 4]
+    assert begun == [at(0), at(2 * HOUR + 40 * 60)]
+    assert [cycle.generation for cycle in world.route().cycles] == [1, 2, 3, 4, 5, 6]
+
+
+@simulated
+async def test_an_exit_is_heard_after_a_start_although_the_agent_announced_a_later_life(world: World) -> None:
+    started, announced = past(-3 * HOUR, -2.5 * HOUR)
+    announced = replace(announced, trigger=Trigger.ANNOUNCED, incarnation=started.incarnation)
+    await world.given(cycles=(started, announced), generation=2, incarnation=started.incarnation + 1)
+    await world.start()
+    assert world.route().lives_in(started.incarnation)
+    told = Exited(workspace_id="ws", incarnation=started.incarnation, exit_code=1, expected=False, at=at(0))
+    world.app.on_exit(told)
+    await world.eventually(lambda: world.route().cycles[-1].generation == 3)

@@ -1,6 +1,7 @@
 """The `command` runtime on real commands: what they get, what their exit codes mean, what happens when they fail."""
 
 import asyncio
+import errno
 import os
 import sys
 import threading
@@ -229,10 +230,63 @@ async def test_a_caller_that_leaves_while_its_command_is_being_spawned_is_gone_o
     pid = int(await asyncio.to_thread(told.read_text))
     starting.cancel()
     asyncio.get_running_loop().call_soon(may_return.set)
+    try:
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+    finally:
+        may_return.set()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_a_command_that_is_slow_to_die_holds_nobody_up_but_its_own_caller(bench, launch, monkeypatch) -> None:
+    loop = asyncio.get_running_loop()
+    told, die, killpg = bench.fifo(), asyncio.Event(), os.killpg
+
+    def slowly(*group: int) -> None:
+        die.set()
+        loop.call_later(0.2, killpg, *group)
+
+    start = shell(f"echo $$ > {told}; sleep 1000")
+    starting = asyncio.create_task(bench.runtime("command").start(launch(section(start=start))))
+    pid = int(await asyncio.to_thread(told.read_text))
+    monkeypatch.setattr(command.errand.os, "killpg", slowly)
+    starting.cancel()
+    await die.wait()
+    starting.cancel()  # who insists waits all the same
+    os.kill(pid, 0)
+    assert not starting.done()
     with pytest.raises(asyncio.CancelledError):
         await starting
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+async def test_a_runtime_that_is_closed_has_ended_the_looks_that_it_was_at(bench, launch, tmp_path: Path) -> None:
+    told = bench.fifo()
+    runtime = bench.runtime("command")
+    look = shell(f"test -e {tmp_path}/over && exit 3; echo $$ > {told}; sleep 1000")
+    await runtime.start(launch(section(inspect=look, inspect_timeout=600, watch=0.01)))
+    pid = int(await asyncio.to_thread(told.read_text))
+    runtime._unwatch("alpha")
+    await runtime.aclose()
+    (tmp_path / "over").touch()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_a_command_that_cannot_be_watched_is_ended_and_told(bench, launch, monkeypatch) -> None:
+    def refused(_: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(command.errand.os, "pidfd_open", refused)
+    with pytest.raises(RuntimeFailure) as caught:
+        await bench.runtime("command").start(launch(section(start=["sleep", "1000"])))
+    monkeypatch.undo()
+    assert (caught.value.reason, caught.value.detail) == (
+        "system",
+        "the program cannot be watched: Too many open files",
+    )
 
 
 async def test_what_a_command_leaves_in_the_background_is_not_waited_for() -> None:

@@ -100,8 +100,9 @@ COMPLETED_BY_KEY = (
         ),
         ("restart", "SEARCH r USING INDEX sqlite_autoindex_restarts_1 (workspace=? AND generation=?)"),
         ("restarts_of", "SEARCH r USING INDEX sqlite_autoindex_restarts_1 (workspace=? AND generation<?)"),
-        ("restarts_newest", "SEARCH n USING COVERING INDEX sqlite_autoindex_restarts_1 (workspace=?)"),
-        ("trim_restarts", "SEARCH r USING INDEX restarts_started (started_at<?)"),
+        ("restarts_newest", "SEARCH n USING INDEX sqlite_autoindex_restarts_1 (workspace=?)"),
+        ("old_restarts", "SEARCH r USING COVERING INDEX restarts_started (started_at>? AND started_at<?)"),
+        ("trim_restarts", "SEARCH r USING INDEX restarts_started (started_at>? AND started_at<?)"),
         ("trim_old", "SEARCH decisions USING COVERING INDEX decisions_age (at<?)"),
         ("trim_beyond", "SEARCH decisions USING COVERING INDEX decisions_workspace (workspace_id=? AND id<?)"),
         (

@@ -342,7 +342,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(age=SECONDS, limit=st.integers(1, 3))
     def trim_restarts(self, age, limit):
-        self.both(lambda store: store.trim_restarts(before=self.after(-age), limit=limit))
+        self.both(lambda store: store.trim_restarts(after=None, before=self.after(-age), limit=limit))
 
     # What can be seen at any time
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from store.examples import T0, a_decision, a_deferral, a_leased, a_token, a_workspace, at, claim, get, put
@@ -134,24 +135,27 @@ async def test_a_restart_is_recorded_with_the_life_that_it_starts(store: Store):
     assert await store.decisions("w", limit=9) == [a_decision()]
 
 
-async def test_records_of_restarts_are_trimmed_but_open_ones_and_the_newest_of_each_workspace(store: Store):
+async def test_records_of_restarts_are_trimmed_page_by_page_but_open_ones_and_the_last_of_each_workspace(store: Store):
     for workspace in ("w", "quiet"):
         await store.create(a_workspace(workspace))
     ended = {"phase": Phase.FINISHED, "lease_owner": None, "lease_until": None}
-    cycles = [a_cycle(generation=n, started_at=at(n), **({} if n == 2 else ended)) for n in range(1, 7)]
+    cycles = [a_cycle(generation=n, started_at=at(n), **({} if n == 2 else ended)) for n in range(1, 8)]
+    cycles[6] = replace(cycles[6], trigger=Trigger.ANNOUNCED)
     lonely = a_cycle(workspace_id="quiet", started_at=at(1), **ended)
     for version, cycle in enumerate(cycles):
         assert await store.replace(a_workspace(version=version), restart=cycle)
     assert await store.replace(a_workspace("quiet"), restart=lonely)
-    assert await store.trim_restarts(before=at(9), limit=2) == 2
-    assert await store.restarts("w", limit=9) == [cycles[5], cycles[4], cycles[3], cycles[1]]
-    assert await store.trim_restarts(before=at(5), limit=9) == 1
-    assert await store.trim_restarts(before=at(9), limit=9) == 1
-    assert await store.trim_restarts(before=at(9), limit=9) == 0
-    assert await store.restarts("w", limit=9) == [cycles[5], cycles[1]]
+    after = await store.trim_restarts(after=None, before=at(9), limit=3)
+    assert after == at(2) + timedelta(microseconds=1)
+    assert await store.restarts("w", limit=9) == [*reversed(cycles[2:]), cycles[1]]
+    assert await store.trim_restarts(after=after, before=at(5), limit=3) is None
+    assert await store.restarts("w", limit=9) == [cycles[6], cycles[5], cycles[4], cycles[1]]
+    assert await store.trim_restarts(after=after, before=at(9), limit=9) is None
+    assert await store.trim_restarts(after=None, before=at(9), limit=9) is None
+    assert await store.restarts("w", limit=9) == [cycles[6], cycles[5], cycles[1]]
     assert await store.restarts("quiet", limit=9) == [lonely]
     seen = await store.snapshot(restarts_since=at(99), completed_since=at(99))
-    assert list(seen.restarts) == [lonely, cycles[1], cycles[5]]
+    assert list(seen.restarts) == [lonely, cycles[1], cycles[5], cycles[6]]
 
 
 async def test_a_restart_that_exists_already_takes_the_whole_change_down(store: Store):

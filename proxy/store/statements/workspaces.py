@@ -161,23 +161,39 @@ RESTARTS_SINCE: Final = Statement(
 )
 RESTARTS_NEWEST: Final = Statement(
     "restarts_newest",
-    "Read the newest restart of every workspace.",
+    "Read the newest restart of every workspace, and the newest that no agent announced.",
     """
     SELECT {restart} FROM workspaces w CROSS JOIN restarts r ON r.workspace = w.number
-    WHERE r.generation = (SELECT MAX(n.generation) FROM restarts n WHERE n.workspace = w.number)
+    WHERE r.generation IN (
+        (SELECT n.generation FROM restarts n WHERE n.workspace = w.number ORDER BY n.generation DESC LIMIT 1),
+        (SELECT n.generation FROM restarts n WHERE n.workspace = w.number AND n.asked_by <> 'announced'
+         ORDER BY n.generation DESC LIMIT 1)
+    )
+    """,
+)
+OLD_RESTARTS: Final = Statement(
+    "old_restarts",
+    "Find where a page of restarts ends that started between two instants, the oldest first.",
+    """
+    SELECT MAX(a.started_at), COUNT(*) FROM (
+        SELECT r.started_at FROM restarts r
+        WHERE r.started_at >= :after AND r.started_at < :before ORDER BY r.started_at LIMIT :limit
+    ) AS a
     """,
 )
 TRIM_RESTARTS: Final = Statement(
     "trim_restarts",
-    "Delete ended restarts that started before an instant, the oldest first; the newest of a workspace stays.",
+    "Delete ended restarts that started between two instants; the newest ones of a workspace stay.",
     """
     DELETE FROM restarts WHERE (workspace, generation) IN (
         SELECT r.workspace, r.generation FROM restarts r
-        WHERE r.started_at < :before AND r.phase NOT IN ('recorded', 'stopped', 'started')
-          AND r.generation < (SELECT MAX(n.generation) FROM restarts n WHERE n.workspace = r.workspace)
-        ORDER BY r.started_at LIMIT :limit
+        WHERE r.started_at >= :after AND r.started_at <= :last AND r.phase NOT IN ('recorded', 'stopped', 'started')
+          AND r.generation NOT IN (
+            (SELECT n.generation FROM restarts n WHERE n.workspace = r.workspace ORDER BY n.generation DESC LIMIT 1),
+            (SELECT n.generation FROM restarts n WHERE n.workspace = r.workspace AND n.asked_by <> 'announced'
+             ORDER BY n.generation DESC LIMIT 1)
+          )
     )
-    RETURNING generation
     """,
 )
 

@@ -11,7 +11,7 @@ from typing import Final
 from proxy.core.decision import Decision
 from proxy.core.lifecycle import Desired
 from proxy.core.restart import Restart
-from proxy.core.times import micros
+from proxy.core.times import from_micros, micros
 from proxy.core.workspace import Workspace
 from proxy.store import WORKSPACE_TOKEN, Signs, Snapshot, TokenRecord, rows
 from proxy.store import deferral_rows as deferred
@@ -150,10 +150,13 @@ def restart(workspace_id: str, generation: int) -> Unit[Restart | None]:
     return rows.restart(found[0]) if found else None
 
 
-def trim_restarts(before: datetime, limit: int) -> Unit[int]:
-    """Delete ended restarts that started earlier, at most `limit`; the newest of a workspace stays."""
-    trimmed = yield sql.TRIM_RESTARTS, {"before": micros(before), "limit": limit}
-    return len(trimmed)
+def trim_restarts(after: datetime | None, before: datetime, limit: int) -> Unit[datetime | None]:
+    """Look at `limit` restarts that started between the two, and delete what is not to stay; None: that were all."""
+    since = 0 if after is None else micros(after)
+    ((last, found),) = yield sql.OLD_RESTARTS, {"after": since, "before": micros(before), "limit": limit}
+    if found:
+        yield sql.TRIM_RESTARTS, {"after": since, "last": last}
+    return from_micros(last + 1) if found == limit else None
 
 
 def restarts(workspace_id: str, limit: int, before: int | None) -> Unit[Sequence[Restart]]:
