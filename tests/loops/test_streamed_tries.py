@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from simulation.scripted import Reacts, streams
-from simulation.streamed import answers, away, error, method_of, piece, send, status, task, text_of, words_of
-from simulation.world import World, simulated
+from simulation.streamed import CUT, answers, away, error, method_of, piece, send, status, task, text_of, words_of
+from simulation.world import World, clock, simulated
 
 from proxy.core.deferral import State
+from proxy.loops import streamed_tries
 from proxy.loops.streamed_tries import rest_after
 from proxy.store.journal import GAP
 
@@ -108,6 +109,34 @@ async def test_a_long_answer_told_word_by_word_is_not_written_with_every_word(
     assert text_of(done) == "x" * 400_000 + "".join(f"{number} " for number in range(100))
     assert [event.sequence for event in await world.store.journal(done.id, after=100)] == [101, 102, 103]
     assert written < 10
+
+
+@simulated
+async def test_nobody_rests_in_the_middle_of_an_event(world: World) -> None:
+    scene = await away(world)
+    large = [piece("x" * 400_000), piece("y" * 600_000, append=True)]
+    await scene.comes_back(streams(task(), *large, 0.001, status("COMPLETED")))
+    began = clock()
+    done = await scene.ended(within=10)
+    assert len(text_of(done)) == 1_000_000
+    assert clock() - began < 1.0
+
+
+@simulated
+async def test_rests_are_no_lack_of_news(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task taken up is given up where nothing moves for `queue.orphaned`; that the reader rests is no standstill."""
+    monkeypatch.setattr(streamed_tries, "rest_after", lambda *_: 5.0)
+    scene = await away(world, settings={"queue.orphaned": 4.0})
+    cut = asyncio.Event()
+    await scene.comes_back(
+        streams(task(), cut, CUT), streams(task(), 2.0, piece("two", append=True), 30.0, status("COMPLETED"))
+    )
+    await scene.until(lambda deferral: deferral.upstream_task_id == "up")
+    assert (await world.request("POST", "/workspaces/ws/restart")).status == 202
+    cut.set()
+    done = await scene.ended()
+    assert (done.state, text_of(done)) == (State.COMPLETED, "two")
+    assert scene.methods == ["SendStreamingMessage", "SubscribeToTask"]
 
 
 @simulated

@@ -26,6 +26,8 @@ START = datetime(2026, 6, 1, 12, tzinfo=UTC)
 ANSWER = b'{"jsonrpc":"2.0","id":1,"result":{"kind":"message","messageId":"r","role":"agent","parts":[]}}'
 REFUSED = UpstreamFailure(Outcome.NOT_SENT, "refused")
 RESET = UpstreamFailure(Outcome.MAYBE, "reset")
+READ = 32_768
+"""Bytes of an answer that are read at once."""
 
 T = TypeVar("T")
 
@@ -161,10 +163,10 @@ class _Answer:
             while not saying.done() or came:
                 await news.wait()
                 news.clear()
-                if came:
-                    together = b"".join(came)
-                    came.clear()
-                    yield together
+                together = b"".join(came)
+                came.clear()
+                for start in range(0, len(together), READ):
+                    yield together[start : start + READ]
             saying.result()
         finally:
             saying.cancel()
