@@ -300,9 +300,9 @@ async def test_waiting_in_line_uses_up_nothing_of_the_time_to_connect(make_pool,
     pool = make_pool(connections_per_origin=1, dns_ttl=0, lookup=lookup_here)
     first = asyncio.create_task(fetch(pool, peer.url(host="agent.test"), body=b"0"))
     await gate.seen.get()
-    second = asyncio.create_task(fetch(pool, peer.url(host="agent.test"), body=b"1", connect_timeout=0.25))
+    second = asyncio.create_task(fetch(pool, peer.url(host="agent.test"), body=b"1", connect_timeout=1.0))
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.3):
+        async with asyncio.timeout(1.1):
             await gate.seen.get()
     first.cancel()  # its connection is closed, the second must connect
     assert await gate.seen.get() == b"1"

@@ -14,7 +14,7 @@ from proxy.core.liveness import ProbeState
 from proxy.runtimes import Adopted, RuntimeFailure, command
 
 TOKEN = "hf_" + "s" * 43
-QUIET = {"watch": 0, "start_grace": 0}
+QUIET = {"watch": 0, "start_grace": 0, "inspect_timeout": 30}
 
 
 def shell(line: str) -> list[str]:

@@ -97,7 +97,8 @@ async def test_scenario_32_a_read_that_times_out_while_the_compute_lives_is_defe
     done = await follow(proxy, client, said["result"]["task"]["id"])
     release.set()
     assert done["status"]["state"] == "TASK_STATE_COMPLETED"
-    assert [headers.get("Holdfast-Redelivery") for _, _, headers, _ in agent.seen] == [None, "maybe"]
+    first, *others = [headers.get("Holdfast-Redelivery") for _, _, headers, _ in agent.seen]
+    assert (first, set(others)) == (None, {"maybe"})  # on a machine that stands still a second try may time out, too
     assert view.status == 200
 
 

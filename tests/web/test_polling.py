@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -346,14 +347,17 @@ async def status_of(proxy: Harness) -> dict[str, Any]:
 async def test_a_claim_makes_a_workspace_ready_and_one_that_fell_silent_comes_back_by_one(
     make: Any, agent: ScriptedAgent
 ) -> None:
-    proxy = await make(health__sweep=0.05, health__stale=0.3)
+    proxy = await make(health__sweep=0.05, health__stale=60)
     poller = await polling(proxy, url=agent.url)
     assert (await status_of(proxy))["status"] == "starting"
     await poller.claim()
     view = await status_of(proxy)
     assert (view["status"], view["last_seen"]) == ("ready", view["last_heartbeat_at"])
     proxy.app.health._trusts_ages = lambda *_: True
+    rules = proxy.app.health._rules
+    proxy.app.health._rules = replace(rules, stale=0.05)
     await proxy.until(lambda: proxy.app.routing.get("a").workspace.status == "offline")
+    proxy.app.health._rules = rules
     await poller.claim()
     assert (await status_of(proxy))["status"] == "ready"
     assert agent.seen == []
