@@ -241,7 +241,7 @@ async def test_a_client_that_wants_no_more_is_answered_and_let_go(
 async def test_a_client_that_falls_silent_is_hung_up_on(
     proxy: Harness, connect: Any, monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
-    monkeypatch.setattr(front, "KEEP_ALIVE", 0.05)
+    monkeypatch.setattr(front, "KEEP_ALIVE", 0.6)
     wire = await connect()
     wire.writer.write(said)
     async with asyncio.timeout(10):
@@ -252,7 +252,7 @@ async def test_a_client_that_falls_silent_is_hung_up_on(
 async def test_a_connection_that_is_served_is_never_silent(
     enrolled: ScriptedAgent, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(front, "KEEP_ALIVE", 0.02)
+    monkeypatch.setattr(front, "KEEP_ALIVE", 0.6)
     looked = asyncio.Event()
 
     async def slowly(asked: Any) -> Any:
@@ -261,7 +261,7 @@ async def test_a_connection_that_is_served_is_never_silent(
 
     enrolled.handler = slowly
     wire = await connect()
-    asyncio.get_running_loop().call_later(0.2, looked.set)  # ten times as long as silence may last
+    asyncio.get_running_loop().call_later(1.5, looked.set)  # longer than silence may last
     assert (await wire.ask())[0] == b"HTTP/1.1 200 OK"
 
 
